@@ -1,0 +1,29 @@
+"""chrysalis-mlx eval: what the training changed."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from chrysalis_mlx.cli.options import backend_option, run_argument
+from chrysalis_mlx.cli.output import json_option, print_json, progress
+from chrysalis_mlx.cli.reports import show_stage
+
+
+@click.command(name="eval")
+@run_argument
+@backend_option
+@json_option
+def command(run: Path, backend: str, as_json: bool) -> None:
+    """Measure test perplexity of the base and of the tuned model on the same tokens."""
+    from chrysalis_mlx import pipeline
+    from chrysalis_mlx.workspace import Workspace
+
+    workspace = Workspace.open(run)
+    record = pipeline.evaluate(workspace, backend, progress=partial(progress, quiet=as_json))
+    if as_json:
+        print_json({"run": run, "stage": "eval", **record})
+    else:
+        show_stage("eval", workspace.run, record)

@@ -1,0 +1,39 @@
+"""chrysalis-mlx grow: every stage in order."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from chrysalis_mlx.cli.options import backend_option, origin_options, run_argument
+from chrysalis_mlx.cli.output import json_option, print_json, progress
+from chrysalis_mlx.cli.reports import show_stage
+
+
+@click.command(name="grow")
+@run_argument
+@origin_options
+@backend_option
+@json_option
+def command(
+    run: Path, genome: Path | None, model: str | None, blueprint: str | None, backend: str, as_json: bool
+) -> None:
+    """Corpus, train, eval and fuse in one go; run again, it skips what is done and goes on where it stopped.
+
+    \b
+    Example:
+      chrysalis-mlx grow runs/first --genome g.txt.xz --model Qwen/Qwen3-0.6B --blueprint qwen3-0.6b
+    """
+    from chrysalis_mlx import pipeline
+    from chrysalis_mlx.workspace import Workspace
+
+    workspace = Workspace.ensure(run, genome, model, blueprint)
+    records = {}
+    for name, record in pipeline.grow(workspace, backend, progress=partial(progress, quiet=as_json)):
+        records[name] = record
+        if not as_json:
+            show_stage(name, workspace.run, record)
+    if as_json:
+        print_json({"run": run, "stages": records})

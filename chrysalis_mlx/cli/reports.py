@@ -1,0 +1,75 @@
+"""What each stage tells people when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from chrysalis_mlx.cli.output import out, table
+from chrysalis_mlx.run import Run
+
+
+def show_stage(name: str, run: Run, record: dict[str, Any]) -> None:
+    """Print one stage's report."""
+    done = "done before, skipped" if record.get("skipped") else f"done in {record['seconds']:.1f} s"
+    out().print(f"[bold]{name}[/bold]: {done}")
+    _REPORTS[name](run, record["report"])
+
+
+def _corpus(run: Run, report: dict[str, Any]) -> None:
+    out().print(f"{report['expressed']:,} of {report['files']:,} files are expressed; see corpus/expression.json")
+    left_out = sorted(report["left_out"].items(), key=lambda item: -item[1])
+    if left_out:
+        out().print(table("left out by", ">files", rows=left_out))
+    sides = [(side, report["documents"][side], report["rows"][side], report["tokens"][side]) for side in report["rows"]]
+    out().print(table("side", ">documents", ">rows", ">tokens", rows=sides))
+
+
+def _train(run: Run, report: dict[str, Any]) -> None:
+    out().print(
+        f"backend {report['backend']} on {report['device']}, base in {report['dtype']}: "
+        f"{run.record['backend']['reason']}",
+        markup=False,
+    )
+    resumed = f", resumed at step {report['resumed_at']}" if report["resumed_at"] else ""
+    out().print(
+        f"{report['steps']} steps{resumed}, {report['adapter_parameters']:,} adapter parameters, "
+        f"{report['rows']:,} rows filled to {report['row_fill']:.1%}"
+    )
+    speed = report["targets"] / report["seconds"] if report["seconds"] else 0.0
+    out().print(
+        f"loss: train {report['train_loss']:.4f}, valid {report['valid_loss']:.4f} nats per token; "
+        f"{speed:.0f} tokens/s, peak memory {report['peak_memory'] / 2**30:.2f} GiB"
+    )
+
+
+def _eval(run: Run, report: dict[str, Any]) -> None:
+    rows = [(name, f"{report[name]['perplexity']:.3f}", f"{report[name]['loss']:.4f}") for name in ("base", "tuned")]
+    out().print(table("model", ">test perplexity", ">nats per token", rows=rows))
+    out().print(f"on {report['base']['targets']:,} tokens; ratio {report['perplexity_ratio']:.4f}")
+
+
+def _fuse(run: Run, report: dict[str, Any]) -> None:
+    rows = [
+        (
+            entry["file"],
+            f"{entry['bytes'] / 1e6:.1f} MB",
+            f"{entry['bits_per_weight']:.2f}",
+            f"{entry['lines_equal']}/{entry['lines']}",
+            f"{entry['kl']:.1e}",
+            f"{entry['top1']:.1%}",
+        )
+        for entry in report["gguf"].values()
+    ]
+    out().print(table("export/", ">size", ">bits per weight", ">equal lines", ">KL", ">top-1", rows=rows))
+    fused = report["fused"]
+    out().print(f"fused/ in {fused['dtype']}: logits within {fused['max_difference']:.1e} of the trained model's")
+    out().print(f"next: ollama create NAME -f {run.path('export', 'Modelfile')}", markup=False, soft_wrap=True)
+
+
+_REPORTS: dict[str, Callable[[Run, dict[str, Any]], None]] = {
+    "corpus": _corpus,
+    "train": _train,
+    "eval": _eval,
+    "fuse": _fuse,
+}

@@ -1,0 +1,29 @@
+"""chrysalis-mlx train: adapters for the corpus."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from chrysalis_mlx.cli.options import backend_option, run_argument
+from chrysalis_mlx.cli.output import json_option, print_json, progress
+from chrysalis_mlx.cli.reports import show_stage
+
+
+@click.command(name="train")
+@run_argument
+@backend_option
+@json_option
+def command(run: Path, backend: str, as_json: bool) -> None:
+    """Train RUN's adapter on RUN/corpus; goes on from the last checkpoint when it was interrupted."""
+    from chrysalis_mlx import pipeline
+    from chrysalis_mlx.workspace import Workspace
+
+    workspace = Workspace.open(run)
+    record = pipeline.train(workspace, backend, progress=partial(progress, quiet=as_json))
+    if as_json:
+        print_json({"run": run, "stage": "train", **record})
+    else:
+        show_stage("train", workspace.run, record)

@@ -1,0 +1,55 @@
+"""The child process of `chrysalis_mlx.export.llamacpp.LlamaServer`.
+
+Started as a script, it imports nothing of chrysalis-mlx: it reads one line of JSON settings, loads the GGUF, prints the
+address of llama.cpp's server and lives until its standard input closes, which happens when the parent dies too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+
+def parameters(settings: dict[str, Any]) -> Any:
+    """The `xllamacpp.CommonParams` of a server with these settings."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = settings["file"]
+    params.n_ctx = settings["context"]
+    params.n_parallel = 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
+    params.hostnames = ["127.0.0.1"]
+    params.api_keys = [settings["key"]]
+    params.verbosity = 2  # warnings and errors; a line per request would fill the log
+    params.warmup = False
+    params.ui = False
+    params.endpoint_slots = False
+    if settings["precise"]:
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    adapters = []
+    for path in settings["lora"]:
+        adapter = xllamacpp.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = path, 1.0
+        adapters.append(adapter)
+    params.lora_adapters = adapters
+    return params
+
+
+def main() -> None:
+    """Serve until standard input closes."""
+    import xllamacpp
+
+    try:
+        server = xllamacpp.Server(parameters(json.loads(sys.stdin.readline())))
+    except RuntimeError:
+        sys.exit(1)  # the reason is in llama.cpp's log already
+    print(server.listening_address, flush=True)
+    sys.stdin.read()
+    del server
+
+
+if __name__ == "__main__":
+    main()

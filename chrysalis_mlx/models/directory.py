@@ -1,0 +1,97 @@
+"""A Hugging Face model directory: its configuration and what lies in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from chrysalis_mlx.errors import ModelError
+from chrysalis_mlx.models.checkpoint import Checkpoint
+from chrysalis_mlx.models.tokenizer import TOKENIZER_FILES, Tokenizer
+from chrysalis_mlx.run import sha256_file
+
+_SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
+LAYER_LINEAR = re.compile(r"model\.layers\.(\d+)\.(.+)\.weight")
+
+
+@dataclass(frozen=True)
+class ModelDirectory:
+    """A directory with config.json, safetensors weights and a tokenizer.
+
+    Attributes:
+        path: the directory.
+        config: the content of config.json.
+    """
+
+    path: Path
+    config: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> ModelDirectory:
+        """Read the configuration and see that weights and tokenizer are there.
+
+        Raises:
+            ModelError: something is missing or unreadable; it names what.
+        """
+        config_file = path / "config.json"
+        if not config_file.is_file():
+            raise ModelError(
+                "the model directory has no config.json", where=path, fix="give a complete Hugging Face directory"
+            )
+        try:
+            config = json.loads(config_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ModelError("config.json is not valid JSON", where=f"{config_file}: {error}") from error
+        if not any((path / name).is_file() for name in TOKENIZER_FILES):
+            raise ModelError(
+                "the model directory has no tokenizer",
+                where=path,
+                fix=f"it needs one of {', '.join(TOKENIZER_FILES)}; copy it from the model's original repository",
+            )
+        if "quantization" in config or "quantization_config" in config:
+            raise ModelError(
+                "the model is quantized, and this version trains full-precision models only",
+                where=config_file,
+                fix="use the original (bf16 or f16) model",
+            )
+        directory = cls(path, config)
+        directory.checkpoint()  # missing or damaged weights are found now, not after the corpus is made
+        return directory
+
+    @property
+    def architecture(self) -> str:
+        """The class name in config.json, for instance LlamaForCausalLM."""
+        names = self.config.get("architectures") or ["(none named)"]
+        return str(names[0])
+
+    @property
+    def context_length(self) -> int:
+        """Positions the model was made for, in tokens."""
+        return int(self.config.get("max_position_embeddings", 2048))
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint.open(self.path)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.open(self.path)
+
+    def layer_linears(self) -> dict[str, tuple[int, int]]:
+        """Every linear layer inside the transformer layers: module name to (out, in), in layer order."""
+        checkpoint = self.checkpoint()
+        found = []
+        for name in checkpoint.names:
+            match = LAYER_LINEAR.fullmatch(name)
+            shape = checkpoint.shape(name)
+            if match and len(shape) == 2:
+                found.append((int(match[1]), name.removesuffix(".weight"), (shape[0], shape[1])))
+        return {name: shape for _, name, shape in sorted(found)}
+
+    def hashes(self) -> dict[str, str]:
+        """sha256 of every file that decides what the model computes, by file name."""
+        files = [self.path / name for name in (*_SETTINGS, *TOKENIZER_FILES) if (self.path / name).is_file()]
+        return {file.name: sha256_file(file) for file in sorted([*files, *self.checkpoint().files])}

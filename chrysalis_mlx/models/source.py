@@ -1,0 +1,73 @@
+"""Where models come from: a local Hugging Face directory, a Hub id or a GGUF file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from chrysalis_mlx.errors import ModelError
+from chrysalis_mlx.models.directory import ModelDirectory
+from chrysalis_mlx.run import sha256_file
+
+HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja")
+
+
+def cache_directory() -> Path:
+    """Where imported models are kept: $CHRYSALIS_CACHE, else the user's cache directory."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "chrysalis-mlx"
+    return Path(os.environ.get("CHRYSALIS_CACHE") or default).absolute()
+
+
+def resolve_model(source: str, revision: str | None = None) -> ModelDirectory:
+    """Bring a model to this machine and open it.
+
+    Args:
+        source: a directory, a .gguf file (dequantized into the cache once) or a Hub id such as Qwen/Qwen3-0.6B.
+        revision: commit, tag or branch of a Hub id.
+
+    Raises:
+        ModelError: it is none of these, cannot be had, or is incomplete.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return ModelDirectory.open(path.absolute())
+    if path.is_file() and path.suffix == ".gguf":
+        return ModelDirectory.open(_import_cached(path))
+    if source.endswith(".gguf") or path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
+        raise ModelError("the model is not there", where=source, fix="give a directory, a .gguf file or a Hub id")
+    return ModelDirectory.open(_download(source, revision))
+
+
+def _import_cached(file: Path) -> Path:
+    from chrysalis_mlx.gguf.reader import import_gguf
+
+    directory = cache_directory() / "imported" / f"{file.stem}-{sha256_file(file)[:16]}"
+    if not directory.is_dir():
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        import_gguf(file, directory)
+    return directory
+
+
+def _download(repository: str, revision: str | None) -> Path:
+    """A snapshot from the Hub (HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured)."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(HUB_FILES)))
+    except GatedRepoError as error:
+        fix = "accept its licence on its page, then log in with: hf auth login"
+        raise ModelError("the model is gated", where=repository, fix=fix) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"the model has no revision '{revision}'", where=repository) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        fix = "check the spelling; a local model needs a path that exists; a private one needs: hf auth login"
+        raise ModelError("the Hub knows no such model", where=repository, fix=fix) from error
+    except Exception as error:  # the Hub's client hands on whatever its HTTP library raises
+        fix = "check the network, or give a local directory; finished files are kept, run again to go on"
+        raise ModelError(f"the model cannot be downloaded: {error}", where=repository, fix=fix) from error

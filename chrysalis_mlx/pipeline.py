@@ -1,0 +1,239 @@
+"""The stages of a run, in order: corpus, train, eval, fuse. Each reads recorded inputs and records what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from chrysalis_mlx import backends
+from chrysalis_mlx.adapters.files import load_mlx, save_mlx, save_peft
+from chrysalis_mlx.adapters.merge import MergedSource
+from chrysalis_mlx.adapters.spec import initialize
+from chrysalis_mlx.backends.base import AdamW, Engine
+from chrysalis_mlx.batches.order import PackedRows
+from chrysalis_mlx.batches.packing import Batch
+from chrysalis_mlx.batches.tokens import Segment, read_segments
+from chrysalis_mlx.corpus.build import build_corpus
+from chrysalis_mlx.evaluation.compare import compare
+from chrysalis_mlx.export.export import export_model
+from chrysalis_mlx.machine import choose_backend
+from chrysalis_mlx.progress import Progress, silent
+from chrysalis_mlx.run import write_json
+from chrysalis_mlx.training.loop import run_training
+from chrysalis_mlx.workspace import Workspace
+
+CORPUS_FILES = ("train.jsonl", "valid.jsonl", "test.jsonl", "expression.json")
+ADAPTER_FILES = (
+    "adapters/adapters.safetensors",
+    "adapters/adapter_config.json",
+    "adapters/peft/adapter_model.safetensors",
+    "adapters/peft/adapter_config.json",
+)
+
+
+def corpus(workspace: Workspace, *, progress: Progress = silent) -> dict[str, Any]:
+    """Stage 2: the genome, expressed and framed, in corpus/.
+
+    Returns:
+        the stage's record; `skipped` tells whether an earlier run had already made it.
+    """
+    run, blueprint = workspace.run, workspace.blueprint
+    inputs = workspace.input_hashes("expression", "framing", "split") | {
+        "genome": run.record["genome"]["sha256"],
+        "row_length": str(blueprint.training.row_length),
+    }
+    if run.is_done("corpus", inputs):
+        return run.stage("corpus") | {"skipped": True}
+    genome = workspace.require_genome()
+    with run.recording("corpus", inputs) as record:
+        report = build_corpus(genome, blueprint, workspace.model.tokenizer, run.path("corpus"), progress=progress)
+        record["report"] = asdict(report)
+        record["outputs"] = [run.path("corpus", name) for name in CORPUS_FILES]
+    return run.stage("corpus") | {"skipped": False}
+
+
+def train(workspace: Workspace, backend: str = "auto", *, progress: Progress = silent) -> dict[str, Any]:
+    """Stage 3: adapters trained on corpus/train.jsonl, in adapters/; goes on from the last recorded checkpoint.
+
+    Returns:
+        the stage's record.
+
+    Raises:
+        RunError: there is no corpus yet.
+        BackendError: the backend cannot be loaded.
+    """
+    run, section = workspace.run, workspace.blueprint.training
+    inputs = workspace.input_hashes("adapter", "training") | run.output_hashes("corpus")
+    choice = choose_backend(_asked_or_recorded(workspace, backend))
+    inputs["backend"] = choice.name
+    if run.is_done("train", inputs):
+        return run.stage("train") | {"skipped": True}
+    if backend != "auto" or "backend" not in run.record:
+        run.record["backend"] = {"name": choice.name, "reason": choice.reason}
+    with run.recording("train", inputs) as record:
+        spec = workspace.adapter_spec()
+        arrays = initialize(spec, workspace.model.checkpoint(), section.seed)
+        optimizer = AdamW(section.beta1, section.beta2, section.epsilon, section.weight_decay, section.max_grad_norm)
+        engine = backends.load(choice.name)(
+            workspace.model.path, spec, arrays, dtype=section.dtype, optimizer=optimizer
+        )
+        rows = _packed(workspace, "train")
+
+        def keep(checkpoint: dict[str, Any]) -> None:
+            record["checkpoint"] = checkpoint
+            run.save()
+
+        result = run_training(
+            engine,
+            rows,
+            _packed(workspace, "valid").in_order(section.batch_size, section.max_valid_rows),
+            section,
+            run.path("training"),
+            checkpoint=record.get("checkpoint"),
+            on_checkpoint=keep,
+            progress=progress,
+        )
+        source = run.record["model"]["source"]
+        save_mlx(run.path("adapters"), spec, engine.adapter(), source)
+        save_peft(run.path("adapters", "peft"), spec, engine.adapter(), source)
+        record["report"] = asdict(result) | {
+            "backend": choice.name,
+            "device": engine.device,
+            "dtype": engine.dtype,
+            "adapter_parameters": spec.parameter_count(),
+            "rows": len(rows),
+            "row_fill": round(rows.fill, 4),
+            "peak_memory": engine.peak_memory(),
+        }
+        record["outputs"] = [run.path(name) for name in (*ADAPTER_FILES, "training/metrics.jsonl")]
+    return run.stage("train") | {"skipped": False}
+
+
+def evaluate(workspace: Workspace, backend: str = "auto", *, progress: Progress = silent) -> dict[str, Any]:
+    """Stage 4: test perplexity of the base and of the tuned model on the same tokens, in evaluation.json.
+
+    Returns:
+        the stage's record.
+
+    Raises:
+        RunError: the training has not finished.
+    """
+    run, section = workspace.run, workspace.blueprint.evaluation
+    choice = choose_backend(_asked_or_recorded(workspace, backend))
+    inputs = workspace.input_hashes("evaluation") | run.output_hashes("corpus") | run.output_hashes("train")
+    inputs["backend"] = choice.name
+    if run.is_done("eval", inputs):
+        return run.stage("eval") | {"skipped": True}
+    with run.recording("eval", inputs) as record:
+        batches = _held_out(workspace, section.max_rows)
+        report = compare(
+            lambda: _engine(workspace, choice.name, tuned=False),
+            lambda: _engine(workspace, choice.name, tuned=True),
+            batches,
+            progress=progress,
+        )
+        record["report"] = report | {"backend": choice.name, "rows": sum(len(batch.tokens) for batch in batches)}
+        write_json(run.path("evaluation.json"), record["report"])
+        record["outputs"] = [run.path("evaluation.json")]
+    return run.stage("eval") | {"skipped": False}
+
+
+def fuse(
+    workspace: Workspace, quantize: Sequence[str] = (), backend: str = "auto", *, progress: Progress = silent
+) -> dict[str, Any]:
+    """Stage 5: the fused model in fused/, and in export/ its GGUF files, proved in llama.cpp, and a Modelfile.
+
+    Args:
+        quantize: GGUF types to write instead of the blueprint's.
+
+    Returns:
+        the stage's record.
+
+    Raises:
+        RunError: the training has not finished.
+        VerificationError: a file does not do what the trained model does; it keeps the name `*.unverified.gguf`.
+    """
+    run, section = workspace.run, workspace.blueprint.export
+    types = tuple(dict.fromkeys(quantize or section.quantize))
+    choice = choose_backend(_asked_or_recorded(workspace, backend))
+    inputs = workspace.input_hashes("export") | run.output_hashes("corpus") | run.output_hashes("train")
+    inputs |= {"types": " ".join(types), "backend": choice.name}
+    if run.is_done("fuse", inputs):
+        return run.stage("fuse") | {"skipped": True}
+    with run.recording("fuse", inputs) as record:
+        arrays = load_mlx(run.path("adapters"), workspace.adapter_spec())
+        record["report"], record["outputs"] = export_model(
+            run.directory,
+            workspace.model,
+            MergedSource(workspace.model.checkpoint(), workspace.adapter_spec(), arrays),
+            section,
+            types,
+            metadata=_metadata(workspace),
+            open_trained=lambda: _engine(workspace, choice.name, tuned=True),
+            open_fused=lambda path: backends.load(choice.name)(path, dtype="float32"),
+            held_out=_segments(workspace, "test"),
+            row_length=workspace.blueprint.training.row_length,
+            progress=progress,
+        )
+    return run.stage("fuse") | {"skipped": False}
+
+
+def grow(
+    workspace: Workspace, backend: str = "auto", *, progress: Progress = silent
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every stage in order; those whose inputs have not changed are skipped.
+
+    Yields:
+        the name and record of each stage, as soon as it is done.
+    """
+    yield "corpus", corpus(workspace, progress=progress)
+    yield "train", train(workspace, backend, progress=progress)
+    yield "eval", evaluate(workspace, backend, progress=progress)
+    yield "fuse", fuse(workspace, (), backend, progress=progress)
+
+
+def _asked_or_recorded(workspace: Workspace, backend: str) -> str:
+    """A run stays on the backend it began with, unless another one is asked for."""
+    recorded = workspace.run.record.get("backend", {}).get("name")
+    return recorded if backend == "auto" and recorded else backend
+
+
+def _segments(workspace: Workspace, side: str) -> list[Segment]:
+    row_length = workspace.blueprint.training.row_length
+    return read_segments(workspace.run.path("corpus", f"{side}.jsonl"), workspace.model.tokenizer, row_length)
+
+
+def _packed(workspace: Workspace, side: str) -> PackedRows:
+    section = workspace.blueprint.training
+    digest = workspace.run.output_hashes("corpus")[f"corpus/{side}.jsonl"]
+    return PackedRows(_segments(workspace, side), section.row_length, digest, section.seed)
+
+
+def _held_out(workspace: Workspace, max_rows: int | None) -> list[Batch]:
+    return _packed(workspace, "test").in_order(workspace.blueprint.training.batch_size, max_rows)
+
+
+def _engine(workspace: Workspace, backend: str, *, tuned: bool) -> Engine:
+    """The base or the tuned model in float32, to measure with."""
+    if not tuned:
+        return backends.load(backend)(workspace.model.path, dtype="float32")
+    spec = workspace.adapter_spec()
+    return backends.load(backend)(
+        workspace.model.path, spec, load_mlx(workspace.run.path("adapters"), spec), dtype="float32"
+    )
+
+
+def _metadata(workspace: Workspace) -> dict[str, str | int | float]:
+    record = workspace.run.record
+    return {
+        "general.name": f"{Path(record['model']['source']).stem} {workspace.blueprint.name}",
+        "general.description": workspace.blueprint.description or workspace.blueprint.name,
+        "chrysalis.version": record["chrysalis_mlx"],
+        "chrysalis.genome.sha256": record["genome"]["sha256"],
+        "chrysalis.blueprint.name": workspace.blueprint.name,
+        "chrysalis.blueprint.sha256": record["blueprint"]["sha256"],
+        "chrysalis.model.source": record["model"]["source"],
+        "chrysalis.seed": record["seed"],
+    }

@@ -1,0 +1,130 @@
+"""llama.cpp in its child process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chrysalis_mlx.errors import ExportError
+from chrysalis_mlx.export.llamacpp import LlamaServer
+from tests import tiny
+from tests.gguf.parity import export
+
+
+@pytest.fixture(scope="module")
+def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("llamacpp")
+    return export(tiny.tiny_llama(root / "model"), root / "model.gguf").path
+
+
+@pytest.fixture(scope="module")
+def server(gguf_file: Path) -> Iterator[LlamaServer]:
+    with LlamaServer(gguf_file, context=256, threads=1) as running:
+        yield running
+
+
+def test_special_tokens_are_parsed_only_when_asked(server: LlamaServer) -> None:
+    assert server.tokenize("<|im_end|>", parse_special=True) == [2]
+    assert 2 not in server.tokenize("<|im_end|>")
+
+
+def test_the_template_of_the_file_is_applied(server: LlamaServer) -> None:
+    prompt = server.apply_template([{"role": "system", "content": "s"}, {"role": "user", "content": "u"}])
+    assert prompt == "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_distribution_is_whole_sorted_and_repeatable(server: LlamaServer) -> None:
+    ids, logprobs = server.next_token_logprobs([5, 6, 7], 512)
+    assert sorted(ids.tolist()) == list(range(512))
+    assert (ids.dtype, logprobs.dtype) == (np.int64, np.float32)
+    assert np.all(np.diff(logprobs) <= 0)
+    assert np.exp(logprobs.astype(np.float64)).sum() == pytest.approx(1, abs=1e-5)
+    few, top = server.next_token_logprobs([5, 6, 7], 10)
+    assert few.tolist() == ids[:10].tolist()
+    assert top == pytest.approx(logprobs[:10], abs=1e-4)
+
+
+def test_a_distribution_exists_after_every_token(server: LlamaServer) -> None:
+    """Also where the likeliest next token is half a character or the end token."""
+    likeliest = set()
+    for token in range(0, 512, 8):
+        ids, _ = server.next_token_logprobs([token], 1)
+        likeliest.add(int(ids[0]))
+    half = set(server.tokenize("🦋", add_special=False)) | set(server.tokenize("東", add_special=False))
+    assert likeliest & half
+
+
+def test_greedy_text_is_the_chain_of_likeliest_tokens(server: LlamaServer) -> None:
+    completion = server.complete([5, 6, 7], max_tokens=6, temperature=0, seed=1)
+    tokens = [5, 6, 7]
+    for token in completion.tokens:
+        assert server.next_token_logprobs(tokens, 1)[0].tolist() == [token]
+        tokens.append(token)
+    assert len(completion.tokens) == 6 or completion.finish == "eos"
+
+
+def test_sampling_follows_the_seed(server: LlamaServer) -> None:
+    drawn = [server.complete("def", max_tokens=12, temperature=1.0, seed=seed).tokens for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_stop_strings_and_limits_end_a_text(server: LlamaServer) -> None:
+    free = server.complete("def", max_tokens=12, temperature=1.0, seed=1)
+    assert free.finish == "limit"
+    assert len(free.tokens) == 12
+    stop = next(character for character in free.text[3:] if character.isascii())
+    stopped = server.complete("def", max_tokens=12, temperature=1.0, seed=1, stop=[stop])
+    assert stopped.finish == "word"
+    assert stopped.text == free.text[: free.text.index(stop)]
+
+
+def test_chat_is_the_template_and_a_completion(server: LlamaServer) -> None:
+    messages = [{"role": "user", "content": "Who are you?"}]
+    chat = server.chat(messages, max_tokens=5, temperature=0, seed=1)
+    assert chat == server.complete(server.apply_template(messages), max_tokens=5, temperature=0, seed=1)
+
+
+def test_too_long_a_prompt_is_an_error(server: LlamaServer) -> None:
+    with pytest.raises(ExportError, match="exceeds the available context"):
+        server.next_token_logprobs([5] * 300, 1)
+
+
+def test_several_servers_one_after_another_without_a_word(gguf_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    seen = []
+    for _ in range(2):
+        with LlamaServer(gguf_file, context=64) as server:
+            seen.append(server.next_token_logprobs([9, 8], 3)[0].tolist())
+            process = server._process
+        assert process is not None
+        assert process.poll() == 0
+        server.close()
+    assert seen[0] == seen[1]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_closed_server_says_so(gguf_file: Path) -> None:
+    server = LlamaServer(gguf_file)
+    with pytest.raises(ExportError, match="not running"):
+        server.tokenize("x")
+    assert server.log() == ""
+
+
+def test_a_dead_llamacpp_is_an_error_and_not_a_hang(gguf_file: Path) -> None:
+    with LlamaServer(gguf_file, context=64) as server:
+        assert server._process is not None
+        server._process.kill()
+        server._process.wait()
+        with pytest.raises(ExportError, match=r"llama.cpp failed at /tokenize"):
+            server.tokenize("x")
+
+
+def test_a_file_that_does_not_load_comes_with_llamacpps_own_words(gguf_file: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(gguf_file.read_bytes()[:-4096])
+    with pytest.raises(ExportError, match="model is corrupted or incomplete"), LlamaServer(cut):
+        pass
+    with pytest.raises(ExportError, match="no such GGUF"), LlamaServer(tmp_path / "nothing.gguf"):
+        pass
