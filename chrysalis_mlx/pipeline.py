@@ -18,6 +18,7 @@ from chrysalis_mlx.batches.tokens import Segment, read_segments
 from chrysalis_mlx.corpus.build import build_corpus
 from chrysalis_mlx.evaluation.compare import compare
 from chrysalis_mlx.export.export import export_model
+from chrysalis_mlx.gguf.quantize import file_type
 from chrysalis_mlx.machine import choose_backend
 from chrysalis_mlx.progress import Progress, silent
 from chrysalis_mlx.run import write_json
@@ -73,6 +74,8 @@ def train(workspace: Workspace, backend: str = "auto", *, progress: Progress = s
     if backend != "auto" or "backend" not in run.record:
         run.record["backend"] = {"name": choice.name, "reason": choice.reason}
     with run.recording("train", inputs) as record:
+        if not run.path("training").exists():  # removed by hand, which is the way out when a checkpoint is damaged
+            record.pop("checkpoint", None)
         spec = workspace.adapter_spec()
         arrays = initialize(spec, workspace.model.checkpoint(), section.seed)
         optimizer = AdamW(section.beta1, section.beta2, section.epsilon, section.weight_decay, section.max_grad_norm)
@@ -153,6 +156,7 @@ def fuse(
 
     Raises:
         RunError: the training has not finished.
+        ExportError: there is no such type.
         VerificationError: a file does not do what the trained model does; it keeps the name `*.unverified.gguf`.
     """
     run, section = workspace.run, workspace.blueprint.export
@@ -160,6 +164,8 @@ def fuse(
     choice = choose_backend(_asked_or_recorded(workspace, backend))
     inputs = workspace.input_hashes("export") | run.output_hashes("corpus") | run.output_hashes("train")
     inputs |= {"types": " ".join(types), "backend": choice.name}
+    for name in types:
+        file_type(name)  # an unknown type is told before the record of an earlier fuse is touched
     if run.is_done("fuse", inputs):
         return run.stage("fuse") | {"skipped": True}
     with run.recording("fuse", inputs) as record:

@@ -148,10 +148,7 @@ class Run:
         return (
             record.get("status") == "done"
             and record["inputs"] == dict(inputs)
-            and all(
-                self.path(path).is_file() and self.path(path).stat().st_size == output["bytes"]
-                for path, output in record["outputs"].items()
-            )
+            and all(self._is_whole(path, output) for path, output in record["outputs"].items())
         )
 
     def require(self, name: str) -> dict[str, Any]:
@@ -198,9 +195,26 @@ class Run:
         record |= {"status": "done", "seconds": round(time.perf_counter() - start, 3)}
         self.save()
 
+    def _is_whole(self, path: str, output: Mapping[str, Any]) -> bool:
+        """Whether a recorded output is still there, of its recorded size."""
+        file = self.path(path)
+        return file.is_file() and bool(file.stat().st_size == output["bytes"])
+
     def output_hashes(self, name: str) -> dict[str, str]:
-        """Path and sha256 of everything a finished stage wrote: the inputs of the stages after it."""
-        return {path: output["sha256"] for path, output in self.require(name)["outputs"].items()}
+        """Path and sha256 of everything a finished stage wrote: the inputs of the stages after it.
+
+        Raises:
+            RunError: the stage has not finished, or what it wrote is gone or has another size.
+        """
+        record = self.require(name)
+        changed = [path for path, output in record["outputs"].items() if not self._is_whole(path, output)]
+        if changed:
+            raise RunError(
+                f"what the stage '{name}' made is missing or was changed: {', '.join(changed)}",
+                where=self.directory,
+                fix=f"make it again: chrysalis-mlx {name} {self.directory}",
+            )
+        return {path: output["sha256"] for path, output in record["outputs"].items()}
 
 
 def _now() -> str:

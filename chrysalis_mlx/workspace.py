@@ -46,6 +46,7 @@ class Workspace:
         genome_hash = genome_identity(genome).sha256
         opened = resolve_model(resolved.model.source, resolved.model.revision)
         _check_fit(resolved, opened)
+        files = list(lineage(genome))  # read to its end before anything is written: a malformed genome leaves no run
         origin: dict[str, Any] = {
             "genome": {"path": str(genome.absolute()), "sha256": genome_hash},
             "model": {"source": resolved.model.source, "directory": str(opened.path), "files": opened.hashes()},
@@ -53,7 +54,7 @@ class Workspace:
             "seed": resolved.training.seed,
         }
         write_text(directory / "blueprint.yaml", dump_blueprint(resolved, header=_header(blueprint)))
-        write_json(directory / "genome.json", {**origin["genome"], "files": list(lineage(genome))})
+        write_json(directory / "genome.json", {**origin["genome"], "files": files})
         return cls(Run.create(directory, origin), resolved, opened)
 
     @classmethod

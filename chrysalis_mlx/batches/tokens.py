@@ -35,15 +35,13 @@ def read_segments(path: Path, tokenizer: Tokenizer, row_length: int) -> list[Seg
     Raises:
         CorpusError: a line is no such row, or has more than `row_length` tokens (nothing is cut silently).
     """
-    rows = [
-        _row(path, number, line) for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line
-    ]
+    lines = enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
+    rows = {number: _row(path, number, line) for number, line in lines if line}
     if not rows:
         raise CorpusError("the corpus file is empty", where=path, fix="build the corpus again")
     segments = []
-    for number, (row, ids) in enumerate(
-        zip(rows, tokenizer.encode_batch([row["text"] for row in rows]), strict=True), 1
-    ):
+    encoded = tokenizer.encode_batch([row["text"] for row in rows.values()])
+    for (number, row), ids in zip(rows.items(), encoded, strict=True):
         ends = row.get("part", 1) == row.get("parts", 1)
         if ends and (not ids or ids[-1] != tokenizer.eos_id):
             ids = [*ids, tokenizer.eos_id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Hashable
@@ -39,7 +40,7 @@ def parse_blueprint(text: str, *, where: str) -> Blueprint:
     """
     try:
         value = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         raise BlueprintError("the blueprint is not valid YAML", [str(error)], where=where) from error
     problems: list[str] = []
     blueprint = _section(Blueprint, value, "", problems)
@@ -74,11 +75,11 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key.value}' stands here twice", key.start_mark
                 )
-            seen.add(key.value)
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
@@ -149,9 +150,10 @@ def _float(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return _MISMATCH
     try:
-        return float(value)
-    except ValueError:
+        number = float(value)
+    except (ValueError, OverflowError):
         return _MISMATCH
+    return number if math.isfinite(number) else _MISMATCH
 
 
 def _describe(hint: Any) -> str:
@@ -162,7 +164,7 @@ def _describe(hint: Any) -> str:
         return "one of " + ", ".join(str(value) for value in typing.get_args(hint))
     if origin is tuple:
         return "a list of strings"
-    return {int: "a whole number", float: "a number", str: "a string", type(None): "null"}[hint]
+    return {int: "a whole number", float: "a finite number", str: "a string", type(None): "null"}[hint]
 
 
 def _contradictions(blueprint: Blueprint) -> list[str]:
@@ -186,6 +188,6 @@ def _contradictions(blueprint: Blueprint) -> list[str]:
         problems.append("adapter.modules: an empty list trains nothing; use ['all-linear']")
     try:
         blueprint.framing.header.format(repository="r", path="p")
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         problems.append(f"framing.header: {error} cannot be filled in; only {{repository}} and {{path}} can")
     return problems

@@ -46,6 +46,8 @@ class ModelDirectory:
             config = json.loads(config_file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ModelError("config.json is not valid JSON", where=f"{config_file}: {error}") from error
+        if not isinstance(config, dict):
+            raise ModelError("config.json is not a JSON object", where=config_file)
         if not any((path / name).is_file() for name in TOKENIZER_FILES):
             raise ModelError(
                 "the model directory has no tokenizer",

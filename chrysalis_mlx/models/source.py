@@ -33,6 +33,9 @@ def resolve_model(source: str, revision: str | None = None) -> ModelDirectory:
         return ModelDirectory.open(path.absolute())
     if path.is_file() and path.suffix == ".gguf":
         return ModelDirectory.open(_import_cached(path))
+    if path.exists():
+        fix = "give a Hugging Face directory, a .gguf file or a Hub id"
+        raise ModelError("this file is no model", where=source, fix=fix)
     if source.endswith(".gguf") or path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
         raise ModelError("the model is not there", where=source, fix="give a directory, a .gguf file or a Hub id")
     return ModelDirectory.open(_download(source, revision))

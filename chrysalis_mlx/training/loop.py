@@ -23,7 +23,7 @@ from chrysalis_mlx.training.schedule import learning_rate
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training ended. Losses are in nats per token; seconds and targets are those of this call alone."""
+    """How a training ended. Losses are the last ones, nats per token; seconds and targets are those of this call alone."""
 
     steps: int
     resumed_at: int
@@ -58,10 +58,10 @@ def run_training(
     checkpoints = directory / "checkpoints"
     start = load_checkpoint(checkpoints, checkpoint, engine) if checkpoint else 0
     metrics = Metrics(directory / "metrics.jsonl", start)
-    began, targets, train_loss, valid_loss = time.perf_counter(), 0, math.nan, math.nan
+    began, targets = time.perf_counter(), 0
     if start == 0:
-        valid_loss = measure(engine, valid, progress=progress, description="validating").loss
-        metrics.append(step=0, kind="valid", loss=valid_loss)
+        loss = measure(engine, valid, progress=progress, description="validating").loss
+        metrics.append(step=0, kind="valid", loss=loss)
     with progress("training", section.steps, completed=start, unit="step") as bar:
         for step in range(start, section.steps):
             step_began = time.perf_counter()
@@ -69,22 +69,22 @@ def run_training(
             result = engine.step(train.micro_batches(step, section.batch_size, section.gradient_accumulation), rate)
             _require_finite(result, step)
             seconds = time.perf_counter() - step_began
-            targets, train_loss, done = targets + result.targets, result.loss, step + 1
+            targets, done = targets + result.targets, step + 1
             metrics.append(step=done, kind="train", **_figures(engine, result, rate, seconds))
             if done % section.validate_every == 0 or done == section.steps:
-                valid_loss = measure(engine, valid).loss
-                metrics.append(step=done, kind="valid", loss=valid_loss)
+                metrics.append(step=done, kind="valid", loss=measure(engine, valid).loss)
             if done % section.checkpoint_every == 0 or done == section.steps:
                 record = save_checkpoint(checkpoints, engine, done)
                 on_checkpoint(record)
                 prune_checkpoints(checkpoints, record["name"])
             bar.update(
-                loss=train_loss,
-                valid=valid_loss,
+                loss=result.loss,
+                valid=metrics.last_loss("valid"),
                 speed=f"{result.targets / seconds:.0f} token/s",
                 memory=f"{engine.peak_memory() / 2**30:.1f} GiB",
             )
-    return TrainingResult(section.steps, start, train_loss, valid_loss, targets, time.perf_counter() - began)
+    losses = metrics.last_loss("train"), metrics.last_loss("valid")
+    return TrainingResult(section.steps, start, *losses, targets, time.perf_counter() - began)
 
 
 def _figures(engine: Engine, result: StepResult, rate: float, seconds: float) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,14 @@ class Metrics:
         events = [event for event in read_metrics(path) if event["step"] <= resume_at] if path.is_file() else []
         write_text(path, "".join(json.dumps(event) + "\n" for event in events))
         self._path = path
+        self._losses: dict[str, float] = {event["kind"]: event["loss"] for event in events}
+
+    def last_loss(self, kind: str) -> float:
+        """Loss of the latest event of a kind, also of an earlier call's; NaN when there is none."""
+        return self._losses.get(kind, math.nan)
 
     def append(self, **event: Any) -> None:
+        self._losses[event["kind"]] = event["loss"]
         line = (json.dumps(event) + "\n").encode()
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,9 @@ def attach(model: nn.Module, spec: AdapterSpec, arrays: Mapping[str, Array]) -> 
     Raises:
         BackendError: PEFT adapted other modules than the spec names.
     """
-    wrapped: nn.Module = get_peft_model(model, LoraConfig(**peft_config(spec)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # PEFT's to mend
+        wrapped: nn.Module = get_peft_model(model, LoraConfig(**peft_config(spec)))
     found = parameters(wrapped)
     if found.keys() != arrays.keys():
         odd = sorted(found.keys() ^ arrays.keys())[0]

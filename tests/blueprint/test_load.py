@@ -1,0 +1,237 @@
+"""YAML to a blueprint and back: every mistake is told, all at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chrysalis_mlx.blueprint.load import dump_blueprint, load_blueprint, parse_blueprint, to_dict
+from chrysalis_mlx.blueprint.schema import Blueprint
+from chrysalis_mlx.errors import BlueprintError
+
+
+def problems(text: str) -> tuple[str, ...]:
+    with pytest.raises(BlueprintError) as caught:
+        parse_blueprint(text, where="b.yaml")
+    assert caught.value.where == "b.yaml"
+    assert all(problem in str(caught.value) for problem in caught.value.problems)
+    return caught.value.problems
+
+
+def parse(text: str) -> Blueprint:
+    return parse_blueprint(text, where="b.yaml")
+
+
+def test_an_empty_file_is_the_defaults() -> None:
+    assert parse("") == parse("# nothing\n") == parse("training:\n") == Blueprint()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("trainig: {steps: 3}", "trainig: unknown key; did you mean 'training'?"),
+        ("training: {learning_rat: 1}", "training.learning_rat: unknown key; did you mean 'learning_rate'?"),
+        ("evaluation: {zzz: 1}", "evaluation.zzz: unknown key; known here: max_rows"),
+        ("3: x", "3: unknown key; known here: version, name"),
+    ],
+)
+def test_an_unknown_key_is_an_error_with_the_nearest_name(text: str, expected: str) -> None:
+    (problem,) = problems(text)
+    assert problem.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("training: {steps: ten}", "training.steps: 'ten' is not a whole number"),
+        ("training: {steps: 2.0}", "training.steps: 2.0 is not a whole number"),
+        ("training: {steps: true}", "training.steps: True is not a whole number"),
+        ("training: {learning_rate: fast}", "training.learning_rate: 'fast' is not a finite number"),
+        ("training: {learning_rate: .inf}", "training.learning_rate: inf is not a finite number"),
+        ("training: {learning_rate: .nan}", "training.learning_rate: nan is not a finite number"),
+        ("training: {learning_rate: false}", "training.learning_rate: False is not a finite number"),
+        (f"training: {{learning_rate: {10**400}}}", f"training.learning_rate: {10**400} is not a finite number"),
+        ("training: {dtype: float8}", "training.dtype: 'float8' is not one of auto, float32, bfloat16, float16"),
+        ("adapter: {kind: qlora}", "adapter.kind: 'qlora' is not one of lora, dora"),
+        ("adapter: {layers: some}", "adapter.layers: 'some' is not a whole number or one of all"),
+        ("adapter: {layers: true}", "adapter.layers: True is not a whole number or one of all"),
+        ("adapter: {modules: {a: b}}", "adapter.modules: {'a': 'b'} is not a list of strings"),
+        ("adapter: {modules: [q_proj, 3]}", "adapter.modules: ['q_proj', 3] is not a list of strings"),
+        ("expression: {include: 7}", "expression.include: 7 is not a list of strings"),
+        ("evaluation: {max_rows: all}", "evaluation.max_rows: 'all' is not a whole number or null"),
+        ("name: 2024-05-06", "name: datetime.date(2024, 5, 6) is not a string"),
+        ("training: 5", "training: expected a mapping of fields, got 5"),
+        ("- a\n- b", "the file: expected a mapping of fields, got ['a', 'b']"),
+    ],
+)
+def test_a_wrong_type_names_path_value_and_what_is_expected(text: str, expected: str) -> None:
+    assert problems(text) == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("training: {steps: 0}", "training.steps: 0 is out of range; it must be at least 1"),
+        ("training: {row_length: 15}", "training.row_length: 15 is out of range; it must be at least 16"),
+        ("training: {beta1: 1}", "training.beta1: 1 is out of range; it must be between 0.0 and 0.9999"),
+        ("split: {valid: -0.1}", "split.valid: -0.1 is out of range; it must be between 0.0 and 0.5"),
+        ("adapter: {layers: 0}", "adapter.layers: 0 is out of range; it must be at least 1"),
+        ("version: 2", "version: 2 is out of range; it must be between 1 and 1"),
+    ],
+)
+def test_a_value_out_of_range_names_the_range(text: str, expected: str) -> None:
+    assert problems(text) == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("training: {steps: 5, warmup_steps: 5}", "training.warmup_steps: 5 leaves none of training.steps 5"),
+        ("training: {learning_rate: 1e-4, min_learning_rate: 1e-3}", "is above training.learning_rate 0.0001"),
+        ("split: {valid: 0.3, test: 0.3}", "split: valid 0.3 + test 0.3 leave less than half"),
+        ("expression: {include: []}", "expression.include: an empty list expresses nothing"),
+        ("adapter: {modules: []}", "adapter.modules: an empty list trains nothing"),
+        ("framing: {header: '{commit}'}", "framing.header: 'commit' cannot be filled in"),
+        ("framing: {header: '{0}'}", "framing.header: "),
+        ("framing: {header: '{'}", "framing.header: "),
+        ("framing: {header: '{path.name}'}", "framing.header: 'str' object has no attribute 'name'"),
+        ("framing: {header: '{path[name]}'}", "framing.header: string indices must be integers"),
+    ],
+)
+def test_fields_that_contradict_each_other(text: str, words: str) -> None:
+    (problem,) = problems(text)
+    assert words in problem
+
+
+def test_all_problems_come_at_once() -> None:
+    text = "nam: x\ntraining: {steps: 0, dtype: int4, seeds: 1}\nadapter: 3\nsplit: {valid: 0.9}\nexport: {dtype: 4}\n"
+    found = problems(text)
+    assert [problem.split(":")[0] for problem in found] == [
+        "nam",
+        "training.steps",
+        "training.dtype",
+        "training.seeds",
+        "adapter",
+        "split.valid",
+        "export.dtype",
+    ]
+    with pytest.raises(BlueprintError, match="the blueprint has 7 problems"):
+        parse(text)
+
+
+def test_all_contradictions_come_at_once() -> None:
+    assert len(problems("training: {steps: 1, warmup_steps: 2}\nsplit: {valid: 0.4, test: 0.4}\nadapter: {modules: []}")) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("training: {steps: 3, steps: 4}", "the key 'steps' stands here twice"),
+        ("name: a\nname: b", "the key 'name' stands here twice"),
+        ("name: [", "while parsing"),
+        ("? [a, b]\n: c", "found unhashable key"),
+        ("name: !!python/object:os.system x", "could not determine a constructor"),
+        ("name: 2024-13-45", "month must be in 1..12"),
+    ],
+)
+def test_what_is_no_usable_yaml(text: str, words: str) -> None:
+    (problem,) = problems(text)
+    assert words in problem
+
+
+@pytest.mark.parametrize("number", ["1e-4", "1.0e-4", "0.0001", "'1e-4'", "1E-4"])
+def test_a_number_in_any_notation(number: str) -> None:
+    value = parse(f"training: {{learning_rate: {number}}}").training.learning_rate
+    assert (type(value), value) == (float, 1e-4)
+
+
+def test_a_whole_number_where_a_float_is_meant_becomes_one() -> None:
+    assert repr(parse("adapter: {alpha: 16}").adapter.alpha) == "16.0"
+
+
+def test_one_pattern_needs_no_list() -> None:
+    assert parse("expression: {exclude: '*.log'}").expression.exclude == ("*.log",)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(BlueprintError, match=r"cannot be read: .*No such file"):
+        load_blueprint(tmp_path / "none.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xe4\n")
+    with pytest.raises(BlueprintError, match="cannot be read"):
+        load_blueprint(tmp_path / "latin.yaml")
+
+
+def test_every_field_says_what_it_means() -> None:
+    for section in dataclasses.fields(Blueprint):
+        if section.default_factory is dataclasses.MISSING:
+            assert section.metadata["doc"]
+            continue
+        assert all(field.metadata["doc"] for field in dataclasses.fields(typing.cast(Any, section.default_factory)))
+
+
+def values(hint: Any, limits: Any) -> st.SearchStrategy[Any]:
+    """Every value that a field may have."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return st.one_of(*(values(part, limits) for part in arguments))
+    if origin is Literal:
+        return st.sampled_from(arguments)
+    if origin is tuple:
+        return st.lists(st.text(max_size=5), min_size=1, max_size=3).map(tuple)
+    low, high = limits.get("minimum"), limits.get("maximum")
+    if hint is int:
+        return st.integers(low, high)
+    if hint is float:
+        return st.floats(low, high, allow_nan=False, allow_infinity=False)
+    return st.none() if hint is type(None) else st.text(max_size=8)
+
+
+def sections(cls: Any) -> st.SearchStrategy[Any]:
+    hints = typing.get_type_hints(cls)
+    fields = {
+        field.name: sections(hints[field.name])
+        if dataclasses.is_dataclass(hints[field.name])
+        else values(hints[field.name], field.metadata)
+        for field in dataclasses.fields(cls)
+    }
+    return st.builds(cls, **fields)
+
+
+def consistent(blueprint: Blueprint) -> Blueprint:
+    """The same blueprint without its contradictions."""
+    training, split = blueprint.training, blueprint.split
+    return dataclasses.replace(
+        blueprint,
+        framing=dataclasses.replace(blueprint.framing, header=blueprint.framing.header.replace("{", "").replace("}", "")),
+        split=dataclasses.replace(split, valid=split.valid / 2, test=split.test / 2),
+        training=dataclasses.replace(
+            training,
+            warmup_steps=min(training.warmup_steps, training.steps - 1),
+            min_learning_rate=min(training.min_learning_rate, training.learning_rate),
+        ),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(sections(Blueprint).map(consistent))
+def test_what_is_dumped_parses_to_the_same(blueprint: Blueprint) -> None:
+    text = dump_blueprint(blueprint, header="a header\n\nof lines")
+    assert text.startswith("# a header\n#\n# of lines\nversion: 1\n")
+    assert parse(text) == blueprint
+    assert to_dict(parse(text)) == to_dict(blueprint)
+
+
+def test_a_dump_makes_every_default_explicit() -> None:
+    dumped = dump_blueprint(Blueprint())
+    for section in dataclasses.fields(Blueprint):
+        assert f"{section.name}:" in dumped
+        if section.default_factory is not dataclasses.MISSING:
+            for field in dataclasses.fields(typing.cast(Any, section.default_factory)):
+                assert f"\n  {field.name}:" in dumped
