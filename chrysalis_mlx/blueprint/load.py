@@ -16,6 +16,8 @@ import yaml
 from chrysalis_mlx.blueprint.schema import Blueprint
 from chrysalis_mlx.errors import BlueprintError
 
+_YAML_LINE_ENDS = "\x85\u2028\u2029"
+
 
 def load_blueprint(path: Path) -> Blueprint:
     """Read and check one blueprint file.
@@ -55,7 +57,11 @@ def parse_blueprint(text: str, *, where: str) -> Blueprint:
 def dump_blueprint(blueprint: Blueprint, *, header: str = "") -> str:
     """The blueprint as YAML with every default explicit; `header` becomes comment lines."""
     comment = "".join(f"# {line}\n" if line else "#\n" for line in header.splitlines())
-    return comment + yaml.safe_dump(to_dict(blueprint), sort_keys=False, allow_unicode=True, width=100)
+    plain = to_dict(blueprint)
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+    if any(mark in text for mark in _YAML_LINE_ENDS):  # PyYAML writes them as they are and reads line ends
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=False, width=100)
+    return comment + text
 
 
 def to_dict(blueprint: Blueprint) -> dict[str, Any]:

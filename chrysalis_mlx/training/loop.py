@@ -23,7 +23,7 @@ from chrysalis_mlx.training.schedule import learning_rate
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training ended. Losses are the last ones, nats per token; seconds and targets are those of this call alone."""
+    """How a training ended. Losses are the last ones, nats per token; seconds and targets are this call's alone."""
 
     steps: int
     resumed_at: int

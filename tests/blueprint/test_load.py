@@ -127,7 +127,10 @@ def test_all_problems_come_at_once() -> None:
 
 
 def test_all_contradictions_come_at_once() -> None:
-    assert len(problems("training: {steps: 1, warmup_steps: 2}\nsplit: {valid: 0.4, test: 0.4}\nadapter: {modules: []}")) == 3
+    assert (
+        len(problems("training: {steps: 1, warmup_steps: 2}\nsplit: {valid: 0.4, test: 0.4}\nadapter: {modules: []}"))
+        == 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,7 +182,7 @@ def test_every_field_says_what_it_means() -> None:
 def values(hint: Any, limits: Any) -> st.SearchStrategy[Any]:
     """Every value that a field may have."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):
         return st.one_of(*(values(part, limits) for part in arguments))
     if origin is Literal:
         return st.sampled_from(arguments)
@@ -209,7 +212,9 @@ def consistent(blueprint: Blueprint) -> Blueprint:
     training, split = blueprint.training, blueprint.split
     return dataclasses.replace(
         blueprint,
-        framing=dataclasses.replace(blueprint.framing, header=blueprint.framing.header.replace("{", "").replace("}", "")),
+        framing=dataclasses.replace(
+            blueprint.framing, header=blueprint.framing.header.replace("{", "").replace("}", "")
+        ),
         split=dataclasses.replace(split, valid=split.valid / 2, test=split.test / 2),
         training=dataclasses.replace(
             training,
@@ -219,13 +224,23 @@ def consistent(blueprint: Blueprint) -> Blueprint:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(sections(Blueprint).map(consistent))
 def test_what_is_dumped_parses_to_the_same(blueprint: Blueprint) -> None:
     text = dump_blueprint(blueprint, header="a header\n\nof lines")
     assert text.startswith("# a header\n#\n# of lines\nversion: 1\n")
     assert parse(text) == blueprint
     assert to_dict(parse(text)) == to_dict(blueprint)
+
+
+@pytest.mark.parametrize("character", ["\x85", "\u2028", "\u2029", "\r", "\n", "\ufeff", "\x00", "ä東🦋"])
+def test_no_character_is_lost_in_a_dump(character: str) -> None:
+    blueprint = Blueprint(description=f"a{character}b", name=character)
+    assert parse(dump_blueprint(blueprint)) == blueprint
+
+
+def test_a_dump_keeps_letters_readable() -> None:
+    assert "name: Größe 東京\n" in dump_blueprint(Blueprint(name="Größe 東京"))
 
 
 def test_a_dump_makes_every_default_explicit() -> None:

@@ -1,0 +1,28 @@
+"""What tests of many rooms share: one tiny model and one tokenizer, made once and never written to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chrysalis_mlx.models.tokenizer import Tokenizer
+from tests import tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A llama of two layers, 512 tokens and 512 positions."""
+    return tiny.tiny_llama(tmp_path_factory.mktemp("shared") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A byte-level BPE; needs no framework."""
+    return Tokenizer.open(tiny.byte_level_bpe(tmp_path_factory.mktemp("tokenizer")))
+
+
+@pytest.fixture(scope="session")
+def spm_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """SentencePiece with byte fallback; puts <s> before every text."""
+    return Tokenizer.open(tiny.sentencepiece(tmp_path_factory.mktemp("sentencepiece")))
