@@ -21,7 +21,7 @@ from chrysalis_mlx.export.export import export_model
 from chrysalis_mlx.gguf.quantize import file_type
 from chrysalis_mlx.machine import choose_backend
 from chrysalis_mlx.progress import Progress, silent
-from chrysalis_mlx.run import write_json
+from chrysalis_mlx.run import atomic_path, write_json
 from chrysalis_mlx.training.loop import run_training
 from chrysalis_mlx.workspace import Workspace
 
@@ -99,8 +99,9 @@ def train(workspace: Workspace, backend: str = "auto", *, progress: Progress = s
             progress=progress,
         )
         source = run.record["model"]["source"]
-        save_mlx(run.path("adapters"), spec, engine.adapter(), source)
-        save_peft(run.path("adapters", "peft"), spec, engine.adapter(), source)
+        with atomic_path(run.path("adapters")) as adapters:
+            save_mlx(adapters, spec, engine.adapter(), source)
+            save_peft(adapters / "peft", spec, engine.adapter(), source)
         record["report"] = asdict(result) | {
             "backend": choice.name,
             "device": engine.device,
@@ -160,12 +161,10 @@ def fuse(
         VerificationError: a file does not do what the trained model does; it keeps the name `*.unverified.gguf`.
     """
     run, section = workspace.run, workspace.blueprint.export
-    types = tuple(dict.fromkeys(quantize or section.quantize))
+    types = tuple(file_type(name).name for name in dict.fromkeys(quantize or section.quantize))
     choice = choose_backend(_asked_or_recorded(workspace, backend))
     inputs = workspace.input_hashes("export") | run.output_hashes("corpus") | run.output_hashes("train")
     inputs |= {"types": " ".join(types), "backend": choice.name}
-    for name in types:
-        file_type(name)  # an unknown type is told before the record of an earlier fuse is touched
     if run.is_done("fuse", inputs):
         return run.stage("fuse") | {"skipped": True}
     with run.recording("fuse", inputs) as record:

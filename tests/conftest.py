@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from chrysalis_mlx.backends.mlx import blas
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from tests import tiny
+
+# Before any test imports mlx: with another BLAS than the program's, sums round otherwise and no byte can be compared.
+blas.preload()
 
 
 @pytest.fixture(scope="session")

@@ -91,10 +91,12 @@ def _prove(
 ) -> dict[str, Any]:
     """Verify one file, and give it its final name when it passes."""
     result = verify_gguf(written.path, type_name, model.tokenizer, lines, positions, progress=progress)
-    path = written.path
-    if not result.failures:
-        path = gguf_path(written.path.parent, type_name)
-        os.replace(written.path, path)
+    path, final = written.path, gguf_path(written.path.parent, type_name)
+    if result.failures:
+        final.unlink(missing_ok=True)  # an earlier export's file is not this model
+    else:
+        os.replace(path, final)
+        path = final
     return {
         "file": path.name,
         "bytes": written.bytes,

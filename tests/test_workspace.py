@@ -1,0 +1,109 @@
+"""A run opened with its blueprint and its model; what its commands refuse is in end_to_end/test_bad_input.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from chrysalis_mlx.blueprint.load import load_blueprint, to_dict
+from chrysalis_mlx.errors import GenomeError, RunError, UsageError
+from chrysalis_mlx.run import sha256_json
+from chrysalis_mlx.workspace import Workspace
+from tests.end_to_end.inputs import write_inputs
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> tuple[Path, Path]:
+    return write_inputs(tmp_path / "inputs")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, given: tuple[Path, Path], tiny_model: Path) -> Workspace:
+    return Workspace.create(tmp_path / "run", given[0], str(tiny_model), str(given[1]))
+
+
+def test_a_run_holds_its_resolved_blueprint(workspace: Workspace, given: tuple[Path, Path], tiny_model: Path) -> None:
+    asked = load_blueprint(given[1])
+    assert asked.model.source is None
+    resolved = load_blueprint(workspace.run.path("blueprint.yaml"))
+    assert resolved == workspace.blueprint
+    assert resolved == dataclasses.replace(asked, model=dataclasses.replace(asked.model, source=str(tiny_model)))
+    record = json.loads(workspace.run.path("run.json").read_text())
+    assert record["blueprint"] == {"name": "e2e", "sha256": sha256_json(to_dict(resolved))}
+    assert record["model"]["files"] == workspace.model.hashes()
+    assert (
+        workspace.run.path("blueprint.yaml").read_text().startswith(f"# The blueprint '{given[1]}' with every default")
+    )
+
+
+def test_genome_json_is_the_lineage_of_every_file(workspace: Workspace, given: tuple[Path, Path]) -> None:
+    lineage = json.loads(workspace.run.path("genome.json").read_text())
+    assert (lineage["path"], len(lineage["files"])) == (str(given[0]), 14)
+    assert lineage["files"][-1].keys() == {"repository", "path", "bytes", "sha256"}
+    assert lineage["files"][-1]["bytes"] == len("noise\n" * 99)
+    assert workspace.require_genome() == workspace.genome == given[0]
+
+
+def test_it_opens_as_it_was_made(workspace: Workspace) -> None:
+    opened = Workspace.open(workspace.run.directory)
+    assert (opened.blueprint, opened.model, opened.run.record) == (
+        workspace.blueprint,
+        workspace.model,
+        workspace.run.record,
+    )
+    assert Workspace.ensure(workspace.run.directory).blueprint == workspace.blueprint
+
+
+def test_the_adapter_is_the_blueprints_on_this_model(workspace: Workspace) -> None:
+    spec = workspace.adapter_spec()
+    assert (spec.kind, spec.rank, spec.scale, spec.num_layers, len(spec.modules)) == ("lora", 4, 2.0, 2, 14)
+
+
+def test_a_stage_depends_on_the_model_and_its_own_sections_only(
+    workspace: Workspace, tmp_path: Path, given: tuple[Path, Path], tiny_model: Path
+) -> None:
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(given[1].read_text().replace("rank: 4", "rank: 2"))
+    other = Workspace.create(tmp_path / "other", given[0], str(tiny_model), str(changed))
+    assert other.input_hashes("split", "export") == workspace.input_hashes("split", "export")
+    assert other.input_hashes("adapter") != workspace.input_hashes("adapter")
+    assert workspace.input_hashes("split").keys() == {"model", "blueprint.split"}
+
+
+def test_an_empty_directory_is_good_enough(tmp_path: Path, given: tuple[Path, Path], tiny_model: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    begun = Workspace.ensure(tmp_path / "empty", given[0], str(tiny_model), str(given[1]))
+    assert begun.run.stage("corpus") == {}
+
+
+def test_what_is_missing_for_a_new_run_is_a_usage_error(
+    tmp_path: Path, given: tuple[Path, Path], tiny_model: Path
+) -> None:
+    for genome, blueprint in ((None, str(given[1])), (given[0], None)):
+        with pytest.raises(UsageError, match="a new run needs a genome and a blueprint"):
+            Workspace.ensure(tmp_path / "new", genome, str(tiny_model), blueprint)
+    with pytest.raises(UsageError, match="no model is named"):
+        Workspace.ensure(tmp_path / "new", given[0], None, str(given[1]))
+    assert not (tmp_path / "new").exists()
+
+
+def test_nothing_is_written_for_input_that_cannot_be_used(
+    tmp_path: Path, given: tuple[Path, Path], tiny_model: Path
+) -> None:
+    given[0].write_text(given[0].read_text().removesuffix("<|repo_end|>\n\n"))
+    with pytest.raises(GenomeError, match=r"it ends before the <\|repo_end\|>"):
+        Workspace.create(tmp_path / "new", given[0], str(tiny_model), str(given[1]))
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_genome_may_move_but_not_change(workspace: Workspace, given: tuple[Path, Path]) -> None:
+    moved = given[0].rename(given[0].with_name("moved.txt"))
+    assert Workspace.ensure(workspace.run.directory, moved).blueprint == workspace.blueprint
+    with pytest.raises(GenomeError, match="the genome cannot be read"):
+        workspace.require_genome()
+    given[0].write_text(moved.read_text() + "\n")
+    with pytest.raises(RunError, match="the genome was changed after the run began"):
+        workspace.require_genome()
