@@ -15,7 +15,7 @@ ROOMS = {
     "errors": "",
     "progress": "",
     "run": "errors",
-    "gguf": "errors models",
+    "gguf": "errors run models",
     "models": "errors run gguf",
     "adapters": "errors models",
     "blueprint": "errors adapters",

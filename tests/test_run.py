@@ -192,7 +192,7 @@ def test_a_damaged_record_is_an_error(run: Run, text: str) -> None:
 
 def test_a_record_of_a_newer_version_and_no_run_at_all(run: Run, tmp_path: Path) -> None:
     run.path("run.json").write_text('{"schema": 2}')
-    with pytest.raises(RunError, match="run.json has schema 2, this version reads 1"):
+    with pytest.raises(RunError, match=r"run\.json has schema 2, this version reads 1"):
         Run.open(run.directory)
     with pytest.raises(RunError, match=r"not a run directory(.|\n)*chrysalis-mlx grow RUN"):
         Run.open(tmp_path)

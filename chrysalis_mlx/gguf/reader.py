@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from chrysalis_mlx.gguf.hyperparameters import Hyperparameters
 from chrysalis_mlx.gguf.rope import ROPE_FREQS
 from chrysalis_mlx.gguf.vocabulary import Vocabulary
 from chrysalis_mlx.models.checkpoint import SINGLE_FILE, Array, write_checkpoint
+from chrysalis_mlx.run import atomic_path
 
 _SLICE = 1 << 22  # weights dequantized at a time: numpy's temporaries are several times that
 
@@ -35,16 +34,9 @@ def import_gguf(file: Path, directory: Path) -> None:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ModelError("the directory to import into exists and is not empty", where=directory, fix="choose another")
     model = GGUFModel.open(file)
-    partial = directory.with_name(directory.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)  # what a killed import left
-    partial.mkdir(parents=True)
-    try:
+    with atomic_path(directory) as partial:
+        partial.mkdir()
         _write(model, partial)
-        os.replace(partial, directory)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
 
 
 def _write(model: GGUFModel, directory: Path) -> None:

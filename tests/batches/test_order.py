@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -60,8 +61,9 @@ def test_fixed_batches_hold_every_row_or_the_first_ones() -> None:
 
     everything = numbers(rows().in_order(3))
     assert [len(batch) for batch in everything] == [3, 3, 1]
-    assert sorted(sum(everything, [])) == list(range(1, 8))
-    assert sum(numbers(rows().in_order(2, 4)), []) == sum(everything, [])[:4]
+    order = list(itertools.chain(*everything))
+    assert sorted(order) == list(range(1, 8))
+    assert list(itertools.chain(*numbers(rows().in_order(2, 4)))) == order[:4]
     assert numbers(rows().in_order(3, 100)) == everything
 
 

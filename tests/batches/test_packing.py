@@ -43,7 +43,7 @@ def test_arrays_of_a_row_of_two_segments() -> None:
     ]
     assert batch.targets.tolist() == [[11, 12, 0, 21, 0, 0], [31, 32, 33, 0, 0, 0]]
     assert batch.target_count == 5
-    assert (batch.tokens.dtype, batch.targets.dtype, batch.segments.dtype) == (np.int32, np.int32, np.int32)
+    assert batch.tokens.dtype == batch.targets.dtype == batch.segments.dtype == np.int32
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=20))

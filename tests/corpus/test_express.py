@@ -17,7 +17,7 @@ REAL_GENOME = Path(__file__).parents[2] / "../shared/data/ecosystem-genome.txt.x
 
 
 def rules(files: list[tuple[str, str]], section: ExpressionSection) -> dict[str, str]:
-    genome = [GenomeFile(*name.split("/", 1), text) for name, text in files]
+    genome = [GenomeFile(name.split("/", 1)[0], name.split("/", 1)[1], text) for name, text in files]
     return {f"{verdict.file.repository}/{verdict.file.path}": verdict.rule for verdict in express(genome, section)}
 
 

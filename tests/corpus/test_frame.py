@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -64,7 +66,7 @@ def test_chunks_end_at_line_ends_and_are_filled(tokenizer: Tokenizer) -> None:
     bodies = check(HEADER, text, tokenizer, 64)
     assert "".join(bodies) == text
     assert all(body.endswith("\n") for body in bodies)
-    for body, following in zip(bodies, bodies[1:], strict=False):
+    for body, following in itertools.pairwise(bodies):
         longer = HEADER + body + following.splitlines(keepends=True)[0]
         assert len(tokenizer.encode(longer)) + 1 > 64
 

@@ -53,6 +53,12 @@ def test_the_bucket_counts() -> None:
     assert divergence(log_p, *top(log_q, 1)) == pytest.approx(expected, abs=1e-7)
 
 
+def test_how_the_files_distribution_is_normalized_plays_no_part() -> None:
+    log_p, log_q = distributions(3)
+    ids, known = top(log_q, 50)
+    assert divergence(log_p, ids, known + np.float32(0.01)) == pytest.approx(divergence(log_p, ids, known), abs=1e-6)
+
+
 def test_equal_distributions_do_not_diverge() -> None:
     log_p, _ = distributions(0)
     assert divergence(log_p, *top(log_p, 10)) == pytest.approx(0, abs=1e-6)
@@ -66,11 +72,11 @@ class LengthEngine:
 
 
 def test_positions_are_spread_over_the_longest_texts_and_hold_what_comes_before() -> None:
-    segments = [Segment(np.arange(n, dtype=np.int32) + n, np.arange(n) > 0) for n in range(3, 40, 3)]
-    found = held_out_positions(LengthEngine(), segments, 40, 48)  # type: ignore[arg-type]
+    segments = [Segment(np.arange(n, dtype=np.int32) + n, np.arange(n) > 0) for n in range(3, 63, 3)]
+    found = held_out_positions(LengthEngine(), segments, 40, 64)  # type: ignore[arg-type]
     assert len(found) == 40
     starts = {position.context[0] for position in found}
-    assert starts == {18, 21, 24, 27, 30, 33, 36, 39}  # the eight longest; a text's first token is its length
+    assert starts == set(range(15, 63, 3))  # the sixteen longest; a text's first token is its length
     for position in found:
         length = len(position.context)
         assert 1 <= length < position.context[0]

@@ -43,7 +43,7 @@ class Engine:
         optimizer: AdamW = DEFAULT_ADAMW,
     ) -> None:
         self._model, self._dtype = load_model(directory, dtype)
-        self.device = str(mx.default_device())
+        self.device = "cpu" if mx.default_device() == mx.Device(mx.cpu) else "gpu"
         self._settings = optimizer
         self._optimizer = optim.AdamW(
             learning_rate=0.0,

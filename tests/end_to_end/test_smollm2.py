@@ -1,0 +1,75 @@
+"""The whole path on the real SmolLM2-135M-Instruct, on both backends. Slow: `scripts/test --slow`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from chrysalis_mlx import pipeline
+from chrysalis_mlx.genome.build import build_genome
+from chrysalis_mlx.genome.sources import parse_sources
+from chrysalis_mlx.training.metrics import read_metrics
+from chrysalis_mlx.workspace import Workspace
+
+GGUF = os.environ.get("CHRYSALIS_SMOLLM2_GGUF")
+ROOT = Path(__file__).parents[2]
+BLUEPRINT = """\
+name: slow
+adapter: {kind: dora, rank: 8, alpha: 16}
+training: {row_length: 256, steps: 5, warmup_steps: 1, learning_rate: 1e-3, max_valid_rows: 2}
+evaluation: {max_rows: 8}
+export: {quantize: [F16, Q8_0, Q4_K_M], verify_positions: 64}
+"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(GGUF is None, reason="CHRYSALIS_SMOLLM2_GGUF names no file; scripts/test --slow fetches it"),
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Workspace]:
+    """The same five steps on both backends."""
+    directory = tmp_path_factory.mktemp("smollm2")
+    (directory / "blueprint.yaml").write_text(BLUEPRINT)
+    build_genome(parse_sources([f"chrysalis-mlx={ROOT}"]), directory / "genome.txt")
+    workspaces = {}
+    for backend in ("mlx", "torch"):
+        workspace = Workspace.create(
+            directory / backend, directory / "genome.txt", GGUF, str(directory / "blueprint.yaml")
+        )
+        pipeline.corpus(workspace)
+        pipeline.train(workspace, backend)
+        workspaces[backend] = workspace
+    return workspaces
+
+
+def test_the_losses_of_five_steps_agree_between_the_backends(runs: dict[str, Workspace]) -> None:
+    losses = {
+        backend: [event["loss"] for event in read_metrics(workspace.run.path("training", "metrics.jsonl"))]
+        for backend, workspace in runs.items()
+    }
+    assert len(losses["mlx"]) == 5 + 2  # five steps, validated before the first and after the last
+    assert losses["mlx"] == pytest.approx(losses["torch"], rel=1e-4)
+
+
+def test_the_test_perplexity_falls_and_agrees_between_the_backends(runs: dict[str, Workspace]) -> None:
+    reports = {backend: pipeline.evaluate(workspace)["report"] for backend, workspace in runs.items()}
+    for report in reports.values():
+        assert report["tuned"]["perplexity"] < report["base"]["perplexity"]
+    for model in ("base", "tuned"):
+        assert reports["mlx"][model]["perplexity"] == pytest.approx(reports["torch"][model]["perplexity"], rel=1e-4)
+
+
+def test_the_exported_files_do_what_the_trained_model_does(runs: dict[str, Workspace]) -> None:
+    report = pipeline.fuse(runs["mlx"])["report"]
+    assert report["fused"]["max_difference"] < 1e-4
+    f16, q8, q4 = (report["gguf"][name] for name in ("F16", "Q8_0", "Q4_K_M"))
+    for entry in (f16, q8, q4):
+        assert entry["lines_equal"] == entry["lines"] == 200
+    assert f16["kl"] <= 1e-4
+    assert f16["top1"] >= 0.995
+    assert f16["kl"] < q8["kl"] < q4["kl"]
+    assert f16["bits_per_weight"] > q8["bits_per_weight"] > q4["bits_per_weight"]
