@@ -18,7 +18,7 @@ from chrysalis_mlx.gguf.hyperparameters import Hyperparameters
 from chrysalis_mlx.gguf.quantize import file_type
 from chrysalis_mlx.models.directory import ModelDirectory
 from chrysalis_mlx.models.source import resolve_model
-from chrysalis_mlx.run import Run, atomic_path, sha256_json, write_json, write_text
+from chrysalis_mlx.run import Run, sha256_json, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Workspace:
             GenomeError, ModelError, BlueprintError, CorpusError, ExportError: that input cannot be used.
             RunError: the directory holds something else.
         """
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        taken = directory.is_dir() and any(path.suffix != ".partial" for path in directory.iterdir())
+        if taken or (directory.exists() and not directory.is_dir()):
             raise RunError("the directory is not empty and holds no run", where=directory, fix="name a new directory")
         resolved = _with_model(load_blueprint(find_blueprint(blueprint)), model)
         if resolved.model.source is None:
@@ -46,17 +47,16 @@ class Workspace:
         genome_hash = genome_identity(genome).sha256
         opened = resolve_model(resolved.model.source, resolved.model.revision)
         _check_fit(resolved, opened)
+        files = list(lineage(genome))  # read to its end before anything is written: a malformed genome leaves no run
         origin: dict[str, Any] = {
             "genome": {"path": str(genome.absolute()), "sha256": genome_hash},
             "model": {"source": resolved.model.source, "directory": str(opened.path), "files": opened.hashes()},
             "blueprint": {"name": resolved.name, "sha256": sha256_json(to_dict(resolved))},
             "seed": resolved.training.seed,
         }
-        with atomic_path(directory) as partial:
-            write_text(partial / "blueprint.yaml", dump_blueprint(resolved, header=_header(blueprint)))
-            write_json(partial / "genome.json", {**origin["genome"], "files": list(lineage(genome))})
-            Run.create(partial, origin)
-        return cls(Run.open(directory), resolved, opened)
+        write_text(directory / "blueprint.yaml", dump_blueprint(resolved, header=_header(blueprint)))
+        write_json(directory / "genome.json", {**origin["genome"], "files": files})
+        return cls(Run.create(directory, origin), resolved, opened)
 
     @classmethod
     def open(cls, directory: Path) -> Workspace:

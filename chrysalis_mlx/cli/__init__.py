@@ -3,7 +3,7 @@
 This module holds the frame: the table of commands, which are imported only when they are called, and the exit statuses.
 
     0    fine
-    1    failed: a ChrysalisError, printed without its traceback unless -v is given
+    1    failed: a ChrysalisError or an OSError, printed without its traceback unless -v is given
     2    usage: unknown option, missing argument, options that contradict each other
     130  interrupted with Ctrl-C; what was finished is kept
 """
@@ -131,22 +131,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except ChrysalisError as error:
-        if settings.verbose:
-            import traceback
-
-            traceback.print_exception(error)
-        _print_error(error)
+        _print_error(error, settings.verbose)
         return error.exit_status
     except BrokenPipeError:
         # The reader (`| head`) has what it wanted. Python would complain again at its last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a full disk, no permission, a file where a directory should be: the machine, not a bug
+        _print_error(error, settings.verbose)
+        return 1
 
 
-def _print_error(error: ChrysalisError) -> None:
+def _print_error(error: Exception, verbose: bool) -> None:
     from rich.text import Text
 
     from chrysalis_mlx.cli.output import console
 
+    if verbose:
+        import traceback
+
+        traceback.print_exception(error)
     # Text, not markup: a path or a value may hold square brackets. soft_wrap keeps a path in one piece.
     console().print(Text.assemble(("error: ", "red"), str(error)), soft_wrap=True)

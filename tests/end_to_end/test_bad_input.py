@@ -315,3 +315,22 @@ def test_a_damaged_checkpoint_is_told_and_its_advice_works(
     assert f"remove {begun / 'training'} and train again from the start" in error
     shutil.rmtree(begun / "training")
     assert report(capfd, "train", begun)["report"]["resumed_at"] == 0
+
+
+def test_a_run_below_a_file_is_an_error_without_a_traceback(
+    capfd: pytest.CaptureFixture[str], inputs: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    status, out, err = call(capfd, "corpus", tmp_path / "file" / "run", *origin(inputs, tiny_model))
+    assert (status, out) == (1, "")
+    assert "error: " in err
+    assert str(tmp_path / "file") in err
+    assert "Traceback" not in err
+
+
+def test_a_run_may_begin_in_the_directory_one_stands_in(
+    capfd: pytest.CaptureFixture[str], inputs: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(capfd, "corpus", ".", *origin(inputs, tiny_model))[0] == 0
+    assert (tmp_path / "run.json").is_file()
