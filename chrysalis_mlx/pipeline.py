@@ -65,7 +65,7 @@ def train(workspace: Workspace, backend: str = "auto", *, progress: Progress = s
         RunError: there is no corpus yet.
         BackendError: the backend cannot be loaded.
     """
-    run, section = workspace.run, workspace.blueprint.training
+    run = workspace.run
     inputs = workspace.input_hashes("adapter", "training") | run.output_hashes("corpus")
     choice = choose_backend(_asked_or_recorded(workspace, backend))
     inputs["backend"] = choice.name
@@ -74,44 +74,7 @@ def train(workspace: Workspace, backend: str = "auto", *, progress: Progress = s
     if backend != "auto" or "backend" not in run.record:
         run.record["backend"] = {"name": choice.name, "reason": choice.reason}
     with run.recording("train", inputs) as record:
-        if not run.path("training").exists():  # removed by hand, which is the way out when a checkpoint is damaged
-            record.pop("checkpoint", None)
-        spec = workspace.adapter_spec()
-        arrays = initialize(spec, workspace.model.checkpoint(), section.seed)
-        optimizer = AdamW(section.beta1, section.beta2, section.epsilon, section.weight_decay, section.max_grad_norm)
-        engine = backends.load(choice.name)(
-            workspace.model.path, spec, arrays, dtype=section.dtype, optimizer=optimizer
-        )
-        rows = _packed(workspace, "train")
-
-        def keep(checkpoint: dict[str, Any]) -> None:
-            record["checkpoint"] = checkpoint
-            run.save()
-
-        result = run_training(
-            engine,
-            rows,
-            _packed(workspace, "valid").in_order(section.batch_size, section.max_valid_rows),
-            section,
-            run.path("training"),
-            checkpoint=record.get("checkpoint"),
-            on_checkpoint=keep,
-            progress=progress,
-        )
-        source = run.record["model"]["source"]
-        with atomic_path(run.path("adapters")) as adapters:
-            save_mlx(adapters, spec, engine.adapter(), source)
-            save_peft(adapters / "peft", spec, engine.adapter(), source)
-        record["report"] = asdict(result) | {
-            "backend": choice.name,
-            "device": engine.device,
-            "dtype": engine.dtype,
-            "adapter_parameters": spec.parameter_count(),
-            "rows": len(rows),
-            "row_fill": round(rows.fill, 4),
-            "peak_memory": engine.peak_memory(),
-        }
-        record["outputs"] = [run.path(name) for name in (*ADAPTER_FILES, "training/metrics.jsonl")]
+        _train(workspace, choice.name, record, progress)
     return run.stage("train") | {"skipped": False}
 
 
@@ -197,6 +160,46 @@ def grow(
     yield "train", train(workspace, backend, progress=progress)
     yield "eval", evaluate(workspace, backend, progress=progress)
     yield "fuse", fuse(workspace, (), backend, progress=progress)
+
+
+def _train(workspace: Workspace, backend: str, record: dict[str, Any], progress: Progress) -> None:
+    run, section = workspace.run, workspace.blueprint.training
+    if not run.path("training").exists():  # removed by hand, which is the way out when a checkpoint is damaged
+        record.pop("checkpoint", None)
+    spec = workspace.adapter_spec()
+    arrays = initialize(spec, workspace.model.checkpoint(), section.seed)
+    optimizer = AdamW(section.beta1, section.beta2, section.epsilon, section.weight_decay, section.max_grad_norm)
+    engine = backends.load(backend)(workspace.model.path, spec, arrays, dtype=section.dtype, optimizer=optimizer)
+    rows = _packed(workspace, "train")
+
+    def keep(checkpoint: dict[str, Any]) -> None:
+        record["checkpoint"] = checkpoint
+        run.save()
+
+    result = run_training(
+        engine,
+        rows,
+        _packed(workspace, "valid").in_order(section.batch_size, section.max_valid_rows),
+        section,
+        run.path("training"),
+        checkpoint=record.get("checkpoint"),
+        on_checkpoint=keep,
+        progress=progress,
+    )
+    source = run.record["model"]["source"]
+    with atomic_path(run.path("adapters")) as adapters:
+        save_mlx(adapters, spec, engine.adapter(), source)
+        save_peft(adapters / "peft", spec, engine.adapter(), source)
+    record["report"] = asdict(result) | {
+        "backend": backend,
+        "device": engine.device,
+        "dtype": engine.dtype,
+        "adapter_parameters": spec.parameter_count(),
+        "rows": len(rows),
+        "row_fill": round(rows.fill, 4),
+        "peak_memory": engine.peak_memory(),
+    }
+    record["outputs"] = [run.path(name) for name in (*ADAPTER_FILES, "training/metrics.jsonl")]
 
 
 def _asked_or_recorded(workspace: Workspace, backend: str) -> str:

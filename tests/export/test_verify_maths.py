@@ -120,5 +120,5 @@ def test_what_fails_the_gate(kind: str, equal: int, kl: float, top1: float, coun
 
 
 def test_the_budgets_are_those_of_the_issue() -> None:
-    assert (BUDGETS["F16"].kl, BUDGETS["F16"].top1, BUDGETS["Q8_0"].kl) == (1e-4, 0.995, 2e-3)
+    assert (BUDGETS["F16"].kl, BUDGETS["F16"].top1, BUDGETS["Q8_0"].kl) == (1e-4, 0.995, 1e-2)
     assert "Q4_K_M" not in BUDGETS

@@ -6,24 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
 import numpy.typing as npt
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from chrysalis_mlx.backends.mlx import blas
-
-blas.preload()
-
-import mlx.core as mx  # noqa: E402  MLX must find the fast BLAS loaded
-import mlx.nn as nn  # noqa: E402
-import mlx.optimizers as optim  # noqa: E402
-from mlx.utils import tree_flatten, tree_map, tree_unflatten  # noqa: E402
-
-from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec  # noqa: E402
-from chrysalis_mlx.backends.base import DEFAULT_ADAMW, AdamW, StepResult  # noqa: E402
-from chrysalis_mlx.backends.mlx.adapter import attach  # noqa: E402
-from chrysalis_mlx.backends.mlx.loss import loss_sum  # noqa: E402
-from chrysalis_mlx.backends.mlx.model import load_model, logits  # noqa: E402
-from chrysalis_mlx.batches.packing import Batch  # noqa: E402
+from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec
+from chrysalis_mlx.backends.base import DEFAULT_ADAMW, AdamW, StepResult
+from chrysalis_mlx.backends.mlx.adapter import attach
+from chrysalis_mlx.backends.mlx.loss import loss_sum
+from chrysalis_mlx.backends.mlx.model import load_model, logits
+from chrysalis_mlx.batches.packing import Batch
 
 _MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 
