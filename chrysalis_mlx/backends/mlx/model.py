@@ -50,8 +50,8 @@ def load_model(directory: Path, dtype: str) -> tuple[nn.Module, str]:
     Raises:
         ModelError: mlx-lm does not know the architecture, or the weights do not fit it.
     """
-    if sys.platform == "linux" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        mx.disable_compile()  # on the CPU MLX compiles its kernels with the machine's C++ compiler
+    if sys.platform == "linux" and shutil.which("g++") is None:
+        mx.disable_compile()  # on the CPU MLX compiles fused kernels by calling this name
     try:
         model, _ = load_mlx_lm_model(directory, lazy=True)
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
