@@ -25,8 +25,8 @@ def loss_sum(logits: mx.array, targets: mx.array, mask: mx.array) -> mx.array:
 def logsumexp(logits: mx.array) -> mx.array:
     """log Σ exp over the last axis, in two stages.
 
-    On the CPU, MLX adds up a row one term after the other. Over 49,152 float32 terms that loses the small ones: 7e-5 too
-    little on average, always to the same side. Sums of at most 512 terms, summed again, are 400 times closer.
+    On the CPU, MLX adds up a row one term after the other. Over 49,152 float32 terms that loses the small ones: 7e-5
+    too little on average, always to the same side. Sums of at most 512 terms, summed again, are 400 times closer.
 
     Args:
         logits: (..., V) float32.
