@@ -61,7 +61,7 @@ def _fuse(run: Run, report: dict[str, Any]) -> None:
         )
         for entry in report["gguf"].values()
     ]
-    out().print(table("export/", ">size", ">bits per weight", ">equal lines", ">KL", ">top-1", rows=rows))
+    out().print(table("export/", ">size", ">bits/weight", ">token ids", ">KL", ">top-1", rows=rows))
     fused = report["fused"]
     out().print(f"fused/ in {fused['dtype']}: logits within {fused['max_difference']:.1e} of the trained model's")
     out().print(f"next: ollama create NAME -f {run.path('export', 'Modelfile')}", markup=False, soft_wrap=True)

@@ -6,6 +6,7 @@ KL(trained ‖ file) = Σ p (log p − log q) in nats, over the tokens that llam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from chrysalis_mlx.progress import Progress, silent
 
 TOP = 1024  # tokens of each distribution that llama.cpp is asked for; the whole vocabulary at WHOLE positions
 WHOLE = 4
-_SEGMENTS = 16  # held-out texts that the positions are spread over
+_PER_TEXT = 16  # positions in each held-out text: every text costs its whole length, each position little more
 _RESOLUTION = 1e-3
 
 
@@ -74,7 +75,7 @@ def held_out_positions(
     engine: Engine, segments: Sequence[Segment], count: int, row_length: int, *, progress: Progress = silent
 ) -> list[Position]:
     """The trained model's distributions at `count` positions, spread evenly over the longest held-out texts."""
-    texts = sorted(segments, key=lambda segment: -len(segment.tokens))[: min(_SEGMENTS, count)]
+    texts = sorted(segments, key=lambda segment: -len(segment.tokens))[: math.ceil(count / _PER_TEXT)]
     positions: list[Position] = []
     with progress("trained model's distributions", len(texts), unit="text") as bar:
         for number, segment in enumerate(texts):
