@@ -19,8 +19,9 @@ class Metrics:
     """
 
     def __init__(self, path: Path, resume_at: int) -> None:
-        """Open the file and drop what is later than `resume_at` steps, or half written."""
-        events = [event for event in read_metrics(path) if event["step"] <= resume_at] if path.is_file() else []
+        """Open the file and drop what is later than `resume_at` steps, or half written; 0 begins anew."""
+        kept = read_metrics(path) if resume_at and path.is_file() else []
+        events = [event for event in kept if event["step"] <= resume_at]
         write_text(path, "".join(json.dumps(event) + "\n" for event in events))
         self._path = path
         self._losses: dict[str, float] = {event["kind"]: event["loss"] for event in events}

@@ -35,8 +35,10 @@ def test_resuming_drops_what_is_later_or_torn(tmp_path: Path, torn: str) -> None
     assert [(event["step"], event["loss"]) for event in read_metrics(file)] == [(1, 1.0), (2, 2.0), (3, 9.0)]
 
 
-def test_starting_anew_drops_everything_but_the_first_validation(tmp_path: Path) -> None:
+def test_starting_anew_drops_everything(tmp_path: Path) -> None:
     file = tmp_path / "m.jsonl"
-    Metrics(file, 0).append(step=1, kind="train", loss=1.0)
+    metrics = Metrics(file, 0)
+    metrics.append(step=0, kind="valid", loss=2.0)  # the new start validates too: step 0 may not stand there twice
+    metrics.append(step=1, kind="train", loss=1.0)
     Metrics(file, 0)
     assert read_metrics(file) == []
