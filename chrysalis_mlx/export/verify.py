@@ -37,8 +37,8 @@ class Budget:
 
 
 # What a sound file stays below; a type without a budget is measured and reported. On a tuned SmolLM2-135M: F32 1e-6,
-# F16 5e-6, BF16 3e-4. Q8_0: its weights alone 1e-3; llama.cpp's processor kernels, which round the activations to 8 bits
-# too, bring it to 4e-3.
+# F16 5e-6, BF16 3e-4. Q8_0: its weights alone 1e-3; llama.cpp's processor kernels, which round the activations to
+# 8 bits too, bring it to 4e-3.
 BUDGETS = {
     "F32": Budget(1e-4, 0.995),
     "F16": Budget(1e-4, 0.995),
