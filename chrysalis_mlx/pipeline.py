@@ -1,4 +1,4 @@
-"""The stages of a run, in order: corpus, train, eval, fuse. Each reads recorded inputs and records what it made."""
+"""The stages of a run: genome, corpus, train, eval, fuse. Each reads recorded inputs and records what it made."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from chrysalis_mlx.batches.order import PackedRows
 from chrysalis_mlx.batches.packing import Batch
 from chrysalis_mlx.batches.tokens import Segment, read_segments
 from chrysalis_mlx.corpus.build import build_corpus
+from chrysalis_mlx.errors import RunError
 from chrysalis_mlx.evaluation.compare import compare
 from chrysalis_mlx.export.export import export_model
+from chrysalis_mlx.genome.stage import is_built_from, lock_beside, make_genome, read_fresh_lock
 from chrysalis_mlx.gguf.quantize import file_type
 from chrysalis_mlx.machine import choose_backend
 from chrysalis_mlx.progress import Progress, silent
-from chrysalis_mlx.run import atomic_path, write_json
+from chrysalis_mlx.run import Run, atomic_path, write_json
 from chrysalis_mlx.training.loop import run_training
 from chrysalis_mlx.workspace import Workspace
 
@@ -32,6 +34,28 @@ ADAPTER_FILES = (
     "adapters/peft/adapter_model.safetensors",
     "adapters/peft/adapter_config.json",
 )
+
+
+def genome(directory: Path, sources: Path, *, progress: Progress = silent) -> Path:
+    """Stage 1: the genome of a genome.yaml, as genome.txt in the run's directory. Its manifest is the stage's record.
+
+    A genome that is there, whole and built from the lock as it is now, is kept.
+
+    Raises:
+        GenomeError: a source cannot be used or had.
+        RunError: the run was begun with another genome.
+    """
+    output, lock_file = directory / "genome.txt", lock_beside(sources)
+    if output.exists() and lock_file.exists() and is_built_from(read_fresh_lock(lock_file), output):
+        return output
+    if Run.exists(directory):
+        raise RunError(
+            "this run was begun with another genome than the one that is locked now",
+            where=lock_file,
+            fix="use a new run directory, or leave out --sources to go on with the run's own genome",
+        )
+    make_genome(sources, output, progress=progress)
+    return output
 
 
 def corpus(workspace: Workspace, *, progress: Progress = silent) -> dict[str, Any]:

@@ -12,13 +12,16 @@ from chrysalis_mlx.blueprint.library import find_blueprint
 from chrysalis_mlx.blueprint.load import dump_blueprint, load_blueprint, to_dict
 from chrysalis_mlx.blueprint.schema import Blueprint
 from chrysalis_mlx.errors import CorpusError, ModelError, RunError, UsageError
-from chrysalis_mlx.genome.lineage import lineage
+from chrysalis_mlx.genome.manifest import copy_manifest
 from chrysalis_mlx.genome.text import genome_identity
 from chrysalis_mlx.gguf.hyperparameters import Hyperparameters
 from chrysalis_mlx.gguf.quantize import file_type
 from chrysalis_mlx.models.directory import ModelDirectory
 from chrysalis_mlx.models.source import resolve_model
-from chrysalis_mlx.run import Run, sha256_json, write_json, write_text
+from chrysalis_mlx.run import Run, sha256_json, write_text
+
+# What `grow --sources` has put into the directory before the run begins.
+GENOME_FILES = ("genome.txt", "genome.json")
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,18 @@ class Workspace:
             GenomeError, ModelError, BlueprintError, CorpusError, ExportError: that input cannot be used.
             RunError: the directory holds something else.
         """
-        taken = directory.is_dir() and any(path.suffix != ".partial" for path in directory.iterdir())
+        taken = directory.is_dir() and any(
+            path.suffix != ".partial" and path.name not in GENOME_FILES for path in directory.iterdir()
+        )
         if taken or (directory.exists() and not directory.is_dir()):
             raise RunError("the directory is not empty and holds no run", where=directory, fix="name a new directory")
         resolved = _with_model(load_blueprint(find_blueprint(blueprint)), model)
         if resolved.model.source is None:
             raise UsageError("no model is named", where=blueprint, fix="add --model, or model.source to the blueprint")
-        genome_hash = genome_identity(genome).sha256
         opened = resolve_model(resolved.model.source, resolved.model.revision)
         _check_fit(resolved, opened)
-        files = list(lineage(genome))  # read to its end before anything is written: a malformed genome leaves no run
+        # Read to its end before anything else is written: a malformed genome leaves no run.
+        genome_hash = copy_manifest(genome, directory / "genome.json").sha256
         origin: dict[str, Any] = {
             "genome": {"path": str(genome.absolute()), "sha256": genome_hash},
             "model": {"source": resolved.model.source, "directory": str(opened.path), "files": opened.hashes()},
@@ -55,7 +60,6 @@ class Workspace:
             "seed": resolved.training.seed,
         }
         write_text(directory / "blueprint.yaml", dump_blueprint(resolved, header=_header(blueprint)))
-        write_json(directory / "genome.json", {**origin["genome"], "files": files})
         return cls(Run.create(directory, origin), resolved, opened)
 
     @classmethod

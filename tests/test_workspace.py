@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from chrysalis_mlx.blueprint.load import load_blueprint, to_dict
 from chrysalis_mlx.errors import GenomeError, RunError, UsageError
+from chrysalis_mlx.genome.text import genome_identity
 from chrysalis_mlx.run import sha256_json
 from chrysalis_mlx.workspace import Workspace
 from tests.end_to_end.inputs import write_inputs
@@ -41,9 +43,12 @@ def test_a_run_holds_its_resolved_blueprint(workspace: Workspace, given: tuple[P
 
 def test_genome_json_is_the_lineage_of_every_file(workspace: Workspace, given: tuple[Path, Path]) -> None:
     lineage = json.loads(workspace.run.path("genome.json").read_text())
-    assert (lineage["path"], len(lineage["files"])) == (str(given[0]), 14)
-    assert lineage["files"][-1].keys() == {"repository", "path", "bytes", "sha256"}
-    assert lineage["files"][-1]["bytes"] == len("noise\n" * 99)
+    assert (lineage["genome"]["files"], lineage["genome"]["sha256"]) == (14, genome_identity(given[0]).sha256)
+    docs, logs = lineage["repositories"]
+    assert (docs["name"], len(docs["files"])) == ("docs", 13)
+    noise = b"noise\n" * 99
+    record = {"path": "a.log", "sha256": hashlib.sha256(noise).hexdigest(), "bytes": len(noise), "blob": None}
+    assert (logs["name"], logs["commit"], logs["files"]) == ("logs", None, [record])
     assert workspace.require_genome() == workspace.genome == given[0]
 
 

@@ -7,14 +7,11 @@ default, a one-line meaning and, where it has one, a range; `load.py` turns YAML
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from chrysalis_mlx.config import option
 
 VERSION = 1
-
-
-def option(default: Any, doc: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """A field with its meaning and its inclusive range."""
-    return field(default=default, metadata={"doc": doc, "minimum": minimum, "maximum": maximum})
 
 
 @dataclass(frozen=True)

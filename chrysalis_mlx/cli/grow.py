@@ -14,21 +14,37 @@ from chrysalis_mlx.cli.reports import show_stage
 
 @click.command(name="grow")
 @run_argument
+@click.option(
+    "--sources",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A genome.yaml, instead of --genome: its repositories are locked, cloned, audited and built first.",
+)
 @origin_options
 @backend_option
 @json_option
 def command(
-    run: Path, genome: Path | None, model: str | None, blueprint: str | None, backend: str, as_json: bool
+    run: Path,
+    sources: Path | None,
+    genome: Path | None,
+    model: str | None,
+    blueprint: str | None,
+    backend: str,
+    as_json: bool,
 ) -> None:
-    """Corpus, train, eval and fuse in one go; run again, it skips what is done and goes on where it stopped.
+    """Genome, corpus, train, eval and fuse in one go; run again, it skips what is done and goes on where it stopped.
 
     \b
-    Example:
-      chrysalis-mlx grow runs/first --genome g.txt.xz --model Qwen/Qwen3-0.6B --blueprint qwen3-0.6b
+    Examples:
+      chrysalis-mlx grow runs/first --sources genome.yaml --model Qwen/Qwen3-0.6B --blueprint qwen3-0.6b
+      chrysalis-mlx grow runs/second --genome g.txt.xz --model Qwen/Qwen3-0.6B --blueprint qwen3-0.6b
     """
     from chrysalis_mlx import pipeline
     from chrysalis_mlx.workspace import Workspace
 
+    if sources and genome:
+        raise click.UsageError("--sources builds the genome and --genome names one that is built; use one of them")
+    if sources:
+        genome = pipeline.genome(run, sources, progress=partial(progress, quiet=as_json))
     workspace = Workspace.ensure(run, genome, model, blueprint)
     records = {}
     for name, record in pipeline.grow(workspace, backend, progress=partial(progress, quiet=as_json)):

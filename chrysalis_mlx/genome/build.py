@@ -1,44 +1,38 @@
-"""Build one genome from many sources, byte for byte the same whenever the sources are the same.
+"""Build one genome from pinned repositories: the same lock, the same bytes, on every machine.
 
-Repositories come in the order given, files by the bytes of their path; nothing depends on the clock. Beside the genome
-FILE lies FILE.json, its manifest: where every file comes from, with size and sha256, and the commit of every checkout.
+Files are read from the pinned commits through git, so that nothing uncommitted can leak in; nothing depends on the
+clock, the locale or the work tree. Beside the genome lies its manifest, which accounts for every file of every
+repository, taken or left out.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from chrysalis_mlx.errors import GenomeError
-from chrysalis_mlx.genome.sources import LeftOut, Listing, Selection, Source, list_source, read_text
+from chrysalis_mlx.genome.git import GitError, git
+from chrysalis_mlx.genome.licence import is_licence_file, licence_of
+from chrysalis_mlx.genome.manifest import ManifestWriter, RepositoryRecord, file_record, manifest_path
+from chrysalis_mlx.genome.pins import Failure, Lock
+from chrysalis_mlx.genome.rules import LeftOut, Refusal, Rules, shown_path
+from chrysalis_mlx.genome.snapshot import Snapshot, open_snapshot
 from chrysalis_mlx.genome.text import GenomeFile, write_genome
-from chrysalis_mlx.run import write_json
-
-MANIFEST_SCHEMA = 1
+from chrysalis_mlx.progress import Bar, Progress, silent
 
 
 @dataclass
-class RepositoryReport:
-    """One source of a genome: what was taken from it.
-
-    Attributes:
-        repository: its name in the genome.
-        files: how many were taken.
-        bytes: the size of their contents.
-        commit: of a git checkout, 40 hexadecimal digits.
-        dirty: whether its tracked files differed from that commit.
-        not_selected: how many files are of other types or excluded.
-    """
+class RepositorySummary:
+    """What was taken from one repository, in figures, and what was left out, counted by reason."""
 
     repository: str
-    files: int = 0
-    bytes: int = 0
-    commit: str | None = None
-    dirty: bool | None = None
-    not_selected: int = 0
+    commit: str | None
+    licence: str | None
+    files: int
+    bytes: int
+    left_out: dict[str, int]
 
 
 @dataclass
@@ -48,100 +42,152 @@ class BuildReport:
     Attributes:
         path: the genome; its manifest is `manifest_path(path)`.
         sha256: of the genome's text, however it is packed.
-        repositories: how many.
+        bytes: the size of that text, markers included.
         files: how many.
-        bytes: the size of the genome's text, markers included.
-        by_repository: each source, in order.
-        left_out: what could not be taken, with the reason.
+        repositories: each one, in order.
+        notable: files that were left out though their type is asked for: repository, path, reason, detail.
+        failed: repositories that could not be had (--keep-going).
     """
 
     path: Path
     sha256: str = ""
-    repositories: int = 0
-    files: int = 0
     bytes: int = 0
-    by_repository: list[RepositoryReport] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def manifest_path(genome: Path) -> Path:
-    """Where the manifest of a genome lies: FILE.json beside FILE."""
-    return genome.with_name(genome.name + ".json")
+    files: int = 0
+    repositories: list[RepositorySummary] = field(default_factory=list)
+    notable: list[tuple[str, str, str, str]] = field(default_factory=list)
+    failed: tuple[Failure, ...] = ()
 
 
-def build_genome(sources: Sequence[Source], output: Path, selection: Selection | None = None) -> BuildReport:
-    """Write the genome of `sources` and its manifest; packed when `output` ends in .gz or .xz.
+def build_genome(
+    lock: Lock, clones: Path, output: Path, *, keep_going: bool = False, progress: Progress = silent
+) -> BuildReport:
+    """Write the genome of a lock and its manifest; packed when `output` ends in .gz or .xz.
 
-    `output` may lie inside a source as long as it is no file of it: a git checkout that does not track it is fine
-    (an ignored folder, say), a plain directory is not, because the next build would read it.
+    Args:
+        lock: the repositories, pinned.
+        clones: where remotes were cloned to.
+        output: the file to write.
+        keep_going: go without a repository that cannot be had; the manifest records it.
 
     Raises:
-        GenomeError: a source that cannot be listed, an output that would be read into itself, or nothing to write.
+        GenomeError: a repository that is missing or damaged, an output inside of a source, or nothing to write.
     """
-    selection = selection or Selection()
-    listings = [list_source(source, selection) for source in sources]
-    for listing in listings:
-        _refuse_own_output(listing, selection, output)
-    if not any(listing.paths for listing in listings):
-        raise GenomeError(
-            "the sources hold no file for a genome",
-            where=", ".join(str(source.root) for source in sources),
-            fix="choose files with --include GLOB; of a git checkout only tracked files count (git add)",
-        )
-    manifest: list[dict[str, Any]] = []
-    identity = write_genome(_read(listings, manifest), output)
-    reports = [_report(listing, manifest) for listing in listings]
-    report = BuildReport(
-        path=output,
-        sha256=identity.sha256,
-        repositories=sum(item.files > 0 for item in reports),
-        files=len(manifest),
-        bytes=identity.bytes,
-        by_repository=reports,
-        left_out=[item for listing in listings for item in listing.left_out],
-    )
-    about = {"schema": MANIFEST_SCHEMA, **report.as_dict(), "path": output.name, "content": manifest}
-    write_json(manifest_path(output), about)
+    refuse_inside_source(lock, output)
+    opened, failed = _open(lock, clones, keep_going)
+    report = BuildReport(output, failed=failed)
+
+    def finished(record: RepositoryRecord) -> None:
+        manifest.add(record)
+        _count(report, record)
+
+    total = sum(len(snapshot.entries) for _, snapshot in opened)
+    with ManifestWriter(lock, failed) as manifest, progress("building", total, unit="file") as bar:
+        identity = write_genome(_files(opened, Rules(lock.files), finished, bar), output)
+        totals = manifest.finish(manifest_path(output), identity)
+    report.sha256, report.bytes, report.files = identity.sha256, identity.bytes, totals["files"]
     return report
 
 
-def _read(listings: Sequence[Listing], manifest: list[dict[str, Any]]) -> Iterator[GenomeFile]:
-    for listing in listings:
-        name = listing.source.name
-        for path in listing.paths:
-            text = read_text(listing, path)
-            if text is None:
-                continue
-            content = text.encode("utf-8")
-            digest = hashlib.sha256(content).hexdigest()
-            manifest.append({"repository": name, "path": path, "bytes": len(content), "sha256": digest})
-            yield GenomeFile(name, path, text)
+def express(snapshot: Snapshot, rules: Rules, record: RepositoryRecord, bar: Bar | None = None) -> Iterator[GenomeFile]:
+    """The files of one repository as they stand in the genome; what becomes of each file is noted in `record`.
+
+    Raises:
+        GenomeError: a content is missing, damaged or no longer what was pinned.
+    """
+    licences = [entry for entry in snapshot.top if is_licence_file(shown_path(entry.path))]
+    refusals = {entry.path: rules.refuse(entry) for entry in snapshot.entries}
+    wanted = [entry for entry in snapshot.entries if refusals[entry.path] is None]
+    with closing(snapshot.read([*licences, *wanted])) as contents:
+        texts = {shown_path(entry.path): next(contents).decode("utf-8", "replace") for entry in licences}
+        record.licence = licence_of(texts)
+        if refusal := rules.refuse_licence(record.licence):
+            refusals, wanted = dict.fromkeys(refusals, refusal), []
+        record.left_out = [LeftOut(shown_path(path), "rule", why) for path, why in snapshot.skipped]
+        record.left_out += [LeftOut(shown_path(path), *refusal) for path, refusal in refusals.items() if refusal]
+        if bar is not None:
+            bar.update(len(refusals) - len(wanted))
+        for entry, content in zip(wanted, contents, strict=False):
+            path = shown_path(entry.path)
+            text = rules.text_of(path, content)
+            if isinstance(text, Refusal):
+                record.left_out.append(LeftOut(path, *text))
+            else:
+                record.files.append(file_record(path, text.encode("utf-8"), entry.oid))
+                yield GenomeFile(record.name, path, text)
+            if bar is not None:
+                bar.update(1)
+    record.left_out.sort(key=lambda item: item.path)
 
 
-def _report(listing: Listing, manifest: Sequence[dict[str, Any]]) -> RepositoryReport:
-    sizes = [entry["bytes"] for entry in manifest if entry["repository"] == listing.source.name]
-    return RepositoryReport(
-        repository=listing.source.name,
-        files=len(sizes),
-        bytes=sum(sizes),
-        commit=listing.commit,
-        dirty=listing.dirty,
-        not_selected=listing.not_selected,
+def refuse_inside_source(lock: Lock, written: Path) -> None:
+    """Refuse a place inside of a source: a genome must not eat itself.
+
+    What git ignores in a checkout is no part of it and never will be; such a place is fine.
+
+    Raises:
+        GenomeError: the place is a part of a source, or would become one.
+    """
+    for pin in lock.repositories:
+        if pin.kind == "remote":
+            continue
+        root = lock.root(pin, Path()).resolve()
+        place = written.resolve()
+        if place.is_relative_to(root) and not (pin.kind == "checkout" and _is_ignored(root, place)):
+            raise GenomeError(
+                f"the genome would be read into itself: this place is inside of the source {pin.name!r}",
+                where=written,
+                fix="write it outside of the source, or into a folder that its .gitignore names",
+            )
+
+
+def _is_ignored(root: Path, place: Path) -> bool:
+    try:
+        git(root, "check-ignore", "--quiet", "--", str(place))
+    except GitError as error:
+        if error.status == 1:
+            return False
+        raise
+    return True
+
+
+def _open(
+    lock: Lock, clones: Path, keep_going: bool
+) -> tuple[list[tuple[RepositoryRecord, Snapshot]], tuple[Failure, ...]]:
+    """Every repository, or all that cannot be had in one error."""
+    opened, failed, errors = [], list(lock.failed), []
+    for pin in lock.repositories:
+        try:
+            opened.append((RepositoryRecord(**vars(pin)), open_snapshot(pin, lock.root(pin, clones))))
+        except GenomeError as error:
+            failed.append(Failure(pin.name, pin.location, error.what))
+            errors.append(error)
+    if not failed or keep_going:
+        return opened, tuple(failed)
+    if len(errors) == len(failed) == 1:
+        raise errors[0]
+    raise GenomeError(
+        f"{len(failed)} repositories cannot be had:" + "".join(f"\n  - {item.name}: {item.reason}" for item in failed),
+        fix="bring them with `chrysalis-mlx genome clone`, or go without them: --keep-going",
     )
 
 
-def _refuse_own_output(listing: Listing, selection: Selection, output: Path) -> None:
-    root = listing.source.root
-    for written in (output.resolve(), manifest_path(output.resolve())):
-        if not written.is_relative_to(root):
-            continue
-        path = written.relative_to(root).as_posix()
-        if path in listing.paths or (not listing.tracked and selection.wants(path)):
-            raise GenomeError(
-                f"the genome would be read into itself: {path} is a file of the source {listing.source.name!r}",
-                where=written,
-                fix="write it outside of the source, or leave it out with --exclude",
-            )
+def _files(
+    opened: list[tuple[RepositoryRecord, Snapshot]],
+    rules: Rules,
+    finished: Callable[[RepositoryRecord], None],
+    bar: Bar,
+) -> Iterator[GenomeFile]:
+    for record, snapshot in opened:
+        yield from express(snapshot, rules, record, bar)
+        finished(record)
+
+
+def _count(report: BuildReport, record: RepositoryRecord) -> None:
+    counts: dict[str, int] = {}
+    for item in record.left_out:
+        counts[item.reason] = counts.get(item.reason, 0) + 1
+        if item.reason not in ("type", "rule"):
+            report.notable.append((record.name, item.path, item.reason, item.detail))
+    report.repositories.append(
+        RepositorySummary(record.name, record.commit, record.licence, len(record.files), record.bytes, counts)
+    )

@@ -1,286 +1,236 @@
-"""Where a genome comes from: local directories and git checkouts, and which of their files count.
+"""Where a genome comes from: which repositories, under which names, in which order.
 
-A git checkout gives the files that git tracks, as they lie in the work tree: what is ignored or untracked stays out.
-Another directory gives everything beneath it, except version control's own folders and installed packages. No symbolic
-link is followed; submodules are left out. What is left out is listed with its reason.
+A source is written `[NAME=]LOCATION[#REF]` on the command line and as an entry of genome.yaml. Its location is a git
+URL, a checkout, a plain directory, or `readme:URL-or-FILE#OWNER`, which stands for every repository of that owner that
+a Markdown table of the document links.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import stat
-import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from chrysalis_mlx.config import from_plain, read_yaml
 from chrysalis_mlx.errors import GenomeError
-
-# The types that the asi-ecosystem's own pipeline reads, then more of the same three kinds.
-_ASI_ECOSYSTEM = ".md .txt .rst .json .yaml .yml .toml .xml .ini .py .rs .js .ts .java .c .h .cpp .go .sh"
-_MORE = ".tex .csv .cfg .html .css .swift"
-TEXT_TYPES = frozenset(f"{_ASI_ECOSYSTEM} {_MORE}".split())
-MAX_BYTES = 2 * 1024 * 1024
-VERSION_CONTROL = frozenset({".git", ".hg", ".svn"})
-INSTALLED = frozenset({"node_modules", "__pycache__", ".venv", "site-packages"})
-
-# Set inside a git hook; they would point every git command at the repository of the hook.
-_GIT_LOCAL = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A file or folder that is not in the genome, and why."""
-
-    repository: str
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which files of a source count.
-
-    A glob without a slash is compared with the file's name, one with a slash with its whole path; `*` also stands for
-    slashes. `docs/` is everything in that folder.
-
-    Attributes:
-        include: globs; when there are any, they take the place of `TEXT_TYPES`.
-        exclude: globs of files that stay out in any case.
-        max_bytes: larger files are left out.
-    """
-
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    max_bytes: int = MAX_BYTES
-
-    def wants(self, path: str) -> bool:
-        """Whether a file with this path, relative to its source, is asked for."""
-        if any(_matches(path, glob) for glob in self.exclude):
-            return False
-        if self.include:
-            return any(_matches(path, glob) for glob in self.include)
-        return PurePosixPath(path).suffix.lower() in TEXT_TYPES
+from chrysalis_mlx.genome.git import GitError, GitMissingError, git
+from chrysalis_mlx.genome.pins import Kind, name_problem
+from chrysalis_mlx.genome.readme import PREFIX, listed_repositories
+from chrysalis_mlx.genome.remote import is_remote, shown
+from chrysalis_mlx.genome.schema import GenomeConfig, SourceEntry
 
 
 @dataclass(frozen=True)
 class Source:
-    """A directory that becomes one repository of the genome.
+    """One repository to be pinned.
 
     Attributes:
-        name: the repository's name in the genome.
-        root: the directory, resolved.
+        name: its name in the genome.
+        kind: a `remote` to clone, a git `checkout` on this computer, or a plain `directory`.
+        location: URL, or path as it was written.
+        ref: branch or tag; None for what is checked out there.
+        commit: exactly this one, when it is named.
+        folder: only this folder of it.
     """
 
     name: str
-    root: Path
-
-
-@dataclass
-class Listing:
-    """What a source holds.
-
-    Attributes:
-        source: the source.
-        tracked: whether git says what belongs to it.
-        commit: the checkout's commit, 40 hexadecimal digits; None without one.
-        dirty: whether tracked files differ from that commit; None without one.
-        paths: relative POSIX paths of the files that are asked for, sorted by their bytes.
-        left_out: what is not taken though it might be expected.
-        not_selected: how many files are of other types or excluded.
-    """
-
-    source: Source
-    tracked: bool = False
+    kind: Kind
+    location: str
+    ref: str | None = None
     commit: str | None = None
-    dirty: bool | None = None
-    paths: list[str] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    not_selected: int = 0
-
-    def leave_out(self, path: str, reason: str) -> None:
-        # A name that is not UTF-8 has no other honest spelling.
-        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-        self.left_out.append(LeftOut(self.source.name, shown, reason))
+    folder: str = ""
 
 
-def parse_sources(texts: Sequence[str]) -> list[Source]:
-    """Read `PATH` or `NAME=PATH`, as a command takes them; without a name the directory's own name is used.
+def load_config(path: Path) -> GenomeConfig:
+    """Read and check a genome.yaml.
 
     Raises:
-        GenomeError: not a directory, no usable name, or two sources of the same name.
+        GenomeError: not readable, not YAML, or any number of wrong fields, each with YAML path, value and fix.
     """
-    sources: dict[str, Source] = {}
+    try:
+        config, problems = from_plain(GenomeConfig, read_yaml(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise GenomeError(f"the list of sources cannot be read: {error}", where=path) from error
+    except ValueError as error:
+        raise GenomeError(f"the list of sources is not valid YAML: {error}", where=path) from error
+    if config is not None:
+        problems = _contradictions(config)
+    if problems:
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        raise GenomeError(f"the list of sources has {len(problems)} problem(s):{lines}", where=path)
+    return typing.cast(GenomeConfig, config)
+
+
+def config_of(texts: Sequence[str]) -> GenomeConfig:
+    """What a command line names, `[NAME=]LOCATION[#REF]` each, as a genome.yaml would say it; paths become absolute."""
+    entries = []
     for text in texts:
-        name, separator, path = text.partition("=")
-        if not separator or "/" in name:  # ./a=b is a directory with an odd name
-            name, path = "", text
-        root = _directory(path, text)
-        name = name or root.name
-        if not name or "\n" in name:
-            raise GenomeError("the source has no usable name", where=text, fix="name it: NAME=PATH")
-        if name in sources:
-            raise GenomeError(
-                f"two sources are called {name!r}",
-                where=f"{sources[name].root} and {root}",
-                fix=f"name one of them: OTHER={path}",
-            )
-        sources[name] = Source(name, root)
-    return list(sources.values())
+        name, separator, location = text.partition("=")
+        if not separator or "/" in name or ":" in name:  # ./a=b is a directory with an odd name, https://h/?a=b a URL
+            name, location = "", text
+        path, _, _ = (location, "", "") if Path(location).exists() else location.rpartition("#")
+        if path and Path(path).expanduser().exists():
+            location = os.path.abspath(Path(path).expanduser()) + location[len(path) :]
+        entries.append(SourceEntry(location, name or None))
+    return GenomeConfig(tuple(entries))
 
 
-def list_source(source: Source, selection: Selection) -> Listing:
-    """List the files of a source; reads names and sizes only.
+def find_sources(config: GenomeConfig, base: Path, *, as_written: bool = False) -> list[Source]:
+    """Every repository that a configuration names, in curriculum order.
+
+    Args:
+        config: what was asked for.
+        base: the folder that relative paths count from.
+        as_written: keep the order of the entries instead of sorting by name between `first` and `last`.
 
     Raises:
-        GenomeError: git refuses, or a bare repository.
+        GenomeError: a location that is nothing, no usable name, two repositories of one name, or an order that names
+            what is not there.
     """
-    listing = Listing(source)
-    listing.tracked = _is_checkout(source.root)
-    candidates = _tracked_files(listing) if listing.tracked else _walk(listing)
-    if listing.tracked:
-        listing.commit = (
-            _git(source.root, "rev-parse", "--verify", "--quiet", "HEAD", allow_failure=True).strip() or None
-        )
-        status = _git(source.root, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules", "--", ".")
-        listing.dirty = bool(status) if listing.commit else None
-    for path in sorted(set(candidates), key=os.fsencode):
-        if not selection.wants(path):
-            listing.not_selected += 1
-        elif reason := _unfit(source.root, path, selection.max_bytes):
-            listing.leave_out(path, reason)
-        else:
-            listing.paths.append(path)
-    return listing
+    found: dict[str, Source] = {}
+    listed: list[Source] = []
+    for entry in config.sources:
+        if entry.location.startswith(PREFIX):
+            listed += _listed(entry, config, base)
+            continue
+        source = _source(entry, config, base)
+        if source.name in found:
+            other = found[source.name]
+            raise GenomeError(
+                f"two sources are called {source.name!r}",
+                where=f"{shown(other.location)} and {shown(source.location)}",
+                fix="give one of them another name: NAME=LOCATION, or name: in genome.yaml",
+            )
+        found[source.name] = source
+    for source in listed:
+        # What an entry says of its own outranks what a list says.
+        found.setdefault(source.name, source)
+    return _refuse_one_folder(found.values() if as_written else _ordered(list(found.values()), config))
 
 
-def read_text(listing: Listing, path: str) -> str | None:
-    """Read one listed file; None, with the reason noted, when it is binary, not UTF-8 or cannot be read."""
-    try:
-        content = (listing.source.root / path).read_bytes()
-    except OSError as error:
-        listing.leave_out(path, f"cannot be read: {error.strerror}")
-        return None
-    if b"\0" in content:
-        listing.leave_out(path, "binary: it holds a NUL byte")
-        return None
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        listing.leave_out(path, f"not UTF-8: byte 0x{content[error.start]:02x} in line {line}")
-        return None
+def _listed(entry: SourceEntry, config: GenomeConfig, base: Path) -> list[Source]:
+    sources = []
+    for url in listed_repositories(entry.location, base):
+        start, _, old = url.rpartition("/")
+        name = config.renamed.get(old, old)
+        if not any(fnmatchcase(name, glob) or fnmatchcase(old, glob) for glob in entry.exclude):
+            sources.append(Source(name, "remote", f"{start}/{name}", entry.ref))
+    return sources
 
 
-def _directory(path: str, text: str) -> Path:
-    root = Path(path).expanduser()
-    if root.is_dir():
-        return root.resolve()
-    if "://" in path or path.startswith("git@"):
-        what, fix = "a source is a local directory, not an address", f"clone it first: git clone {path}"
-    elif root.exists():
-        what, fix = "a source is a directory, and this is a file", "name the directory that holds it"
-    else:
-        what, fix = "there is no such directory", "name a directory or a git checkout: PATH or NAME=PATH"
-    raise GenomeError(what, where=text, fix=fix)
-
-
-def _matches(path: str, glob: str) -> bool:
-    if glob.endswith("/"):
-        glob += "*"
-    return fnmatchcase(path if "/" in glob else PurePosixPath(path).name, glob)
-
-
-def _unfit(root: Path, path: str, max_bytes: int) -> str | None:
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
-    if "\n" in path:
-        return "its name holds a line break"
-    try:
-        status = (root / path).lstat()
-    except OSError as error:
-        return "tracked, but not in the work tree" if isinstance(error, FileNotFoundError) else str(error.strerror)
-    # Also when a folder above it is a link: what lies behind a link belongs to somebody else.
-    if stat.S_ISLNK(status.st_mode) or (root / path).resolve() != root / path:
-        return "symbolic link"
-    if not stat.S_ISREG(status.st_mode):
-        return "not a regular file"
-    if status.st_size > max_bytes:
-        return f"{status.st_size:,} bytes, more than the limit of {max_bytes:,}"
-    return None
-
-
-def _walk(listing: Listing) -> list[str]:
-    root, found = listing.source.root, []
-
-    def unreadable(error: OSError) -> None:
-        listing.leave_out(os.path.relpath(error.filename, root), f"cannot be read: {error.strerror}")
-
-    for folder, folders, files in os.walk(root, onerror=unreadable):
-        here = Path(folder).relative_to(root)
-        kept = []
-        for name in sorted(folders, key=os.fsencode):
-            if (Path(folder) / name).is_symlink():
-                listing.leave_out((here / name).as_posix(), "symbolic link")
-            elif name in INSTALLED or (Path(folder) / name / "pyvenv.cfg").is_file():
-                listing.leave_out((here / name).as_posix(), "folder of installed packages")
-            elif name not in VERSION_CONTROL:
-                kept.append(name)
-        folders[:] = kept
-        found += [(here / name).as_posix() for name in files]
-    return found
-
-
-def _is_checkout(root: Path) -> bool:
-    try:
-        inside = _git(root, "rev-parse", "--is-inside-work-tree").strip()
-    except _NotARepositoryError:
-        return False
-    if inside != "true":
+def _source(entry: SourceEntry, config: GenomeConfig, base: Path) -> Source:
+    location, ref = entry.location, entry.ref
+    local = base / Path(location).expanduser()
+    if not local.exists() and "#" in location:
+        location, _, fragment = location.rpartition("#")
+        ref, local = entry.ref or fragment, base / Path(location).expanduser()
+    if (ref or "").startswith("-") or location.startswith("-"):
+        raise GenomeError("a location or ref that starts with '-' would be an option of git", where=entry.location)
+    if shown(location) != location:
         raise GenomeError(
-            "this is a repository without a work tree", where=root, fix="clone it and name the clone: git clone PATH"
+            "a lock is shared, and this URL holds a password or a token",
+            where=shown(location),
+            fix="take it out and let git's credential helper keep it (git help credentials), or use ssh",
         )
-    # A folder inside somebody's checkout that tracks nothing of it, such as an ignored one, is a plain directory.
-    at_top = not _git(root, "rev-parse", "--show-prefix").strip("\n")
-    return at_top or bool(_git(root, "ls-files", "-z", "--", "."))
+    folder = entry.folder.strip("/")
+    name = entry.name or os.path.basename(os.path.normpath(local if local.exists() else location)).removesuffix(".git")
+    name = config.renamed.get(name, name)
+    if problem := name_problem(name):
+        raise GenomeError(problem, where=shown(entry.location), fix="name the source: NAME=LOCATION")
+    if not local.exists() and is_remote(location):
+        return Source(name, "remote", location, ref, entry.commit, folder)
+    return _local(Source(name, "directory", location, ref, entry.commit, folder), local)
 
 
-def _tracked_files(listing: Listing) -> list[str]:
-    found = []
-    for entry in _git(listing.source.root, "ls-files", "-z", "--stage", "--", ".").split("\0")[:-1]:
-        about, path = entry.split("\t", 1)
-        if about.startswith("160000"):
-            listing.leave_out(path, "submodule")
-        else:
-            found.append(path)
-    return found
+def _local(source: Source, path: Path) -> Source:
+    """A directory or, when git knows it, a checkout with the folder that is meant."""
+    if not path.is_dir():
+        what = "a source is a directory, and this is a file" if path.exists() else "there is no such directory"
+        raise GenomeError(what, where=path, fix="name a directory, a git checkout or a URL: NAME=LOCATION")
+    prefix = _prefix_in_checkout(path)
+    if prefix is None:
+        if source.ref or source.commit:
+            raise GenomeError(
+                "a plain directory has no commits", where=path, fix="leave out ref and commit, or name a git checkout"
+            )
+        return source
+    folder = "/".join(part for part in (prefix, source.folder) if part)
+    top = (
+        os.fsdecode(git(path, "rev-parse", "--show-toplevel", discover=True)).removesuffix("\n")
+        if prefix
+        else source.location
+    )
+    return dataclasses.replace(source, kind="checkout", location=top, folder=folder)
 
 
-class _NotARepositoryError(Exception):
-    pass
-
-
-def _git(root: Path, *arguments: str, allow_failure: bool = False) -> str:
-    environment = {name: value for name, value in os.environ.items() if name not in _GIT_LOCAL}
+def _prefix_in_checkout(path: Path) -> str | None:
+    """The folder's path in the checkout that it belongs to, empty for its top; None when it belongs to none."""
     try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", os.fspath(root), *arguments],
-            capture_output=True,
-            check=False,
-            env={**environment, "LC_ALL": "C"},
-        )
-    except FileNotFoundError:
-        if any((folder / ".git").exists() for folder in (root, *root.parents)):
-            raise GenomeError("git is needed to read a checkout", where=root, fix="install git") from None
-        raise _NotARepositoryError from None
-    message = done.stderr.decode("utf-8", "replace").strip()
-    if done.returncode and "not a git repository" in message:
-        raise _NotARepositoryError
-    if done.returncode and not allow_failure:
-        raise GenomeError(
-            f"git {arguments[0]} failed: {message}", where=root, fix="make git work there, then try again"
-        )
-    return os.fsdecode(done.stdout)
+        if git(path, "rev-parse", "--is-inside-work-tree", discover=True).strip() != b"true":
+            raise GenomeError(
+                "this is a repository without a work tree", where=path, fix=f"name it as a URL: file://{path.resolve()}"
+            )
+        prefix = os.fsdecode(git(path, "rev-parse", "--show-prefix", discover=True)).removesuffix("\n").rstrip("/")
+        # A folder inside somebody's checkout that holds nothing of it, such as an ignored one, is a plain directory.
+        return prefix if not prefix or git(path, "ls-files", "-z", "--", ".", discover=True) else None
+    except GitError as error:
+        if "not a git repository" in error.words:
+            return None
+        raise
+    except GitMissingError:
+        if any((folder / ".git").exists() for folder in (path, *path.resolve().parents)):
+            raise
+        return None  # no git on this computer, and no need of it
+
+
+def _ordered(sources: Sequence[Source], config: GenomeConfig) -> list[Source]:
+    """`first`, then the rest by name, then `last`; an old name stands for the new one."""
+    rest = sorted(sources, key=lambda source: source.name)
+    taken: dict[str, list[Source]] = {"first": [], "last": []}
+    for where, patterns in (("first", config.first), ("last", config.last)):
+        for pattern in patterns:
+            pattern = config.renamed.get(pattern, pattern)
+            matching = [source for source in rest if fnmatchcase(source.name, pattern)]
+            if not matching:
+                raise GenomeError(
+                    f"{where}: {pattern!r} matches none of the sources that are left",
+                    where=", ".join(source.name for source in rest) or "none",
+                    fix="name one of these, or take it out of the list",
+                )
+            taken[where] += matching
+            rest = [source for source in rest if source not in matching]
+    return [*taken["first"], *rest, *taken["last"]]
+
+
+def _refuse_one_folder(sources: Iterable[Source]) -> list[Source]:
+    """Two names that differ in case alone are one folder on a Mac."""
+    seen: dict[str, str] = {}
+    result = list(sources)
+    for source in result:
+        other = seen.setdefault(source.name.casefold(), source.name)
+        if other != source.name:
+            raise GenomeError(
+                f"the names {other!r} and {source.name!r} are one folder on some computers", fix="rename one of them"
+            )
+    return result
+
+
+def _contradictions(config: GenomeConfig) -> list[str]:
+    problems = [] if config.sources else ["sources: an empty list makes no genome"]
+    for index, entry in enumerate(config.sources):
+        at = f"sources[{index}]"
+        if entry.ref and entry.commit:
+            problems.append(f"{at}: ref and commit contradict each other; a commit says everything")
+        if entry.location.startswith(PREFIX) and (entry.name or entry.commit or entry.folder):
+            problems.append(f"{at}: name, commit and folder mean one repository, and a readme lists many")
+        if entry.exclude and not entry.location.startswith(PREFIX):
+            problems.append(f"{at}.exclude: names repositories of a readme; files go to files.exclude")
+        if ".." in entry.folder.split("/"):
+            problems.append(f"{at}.folder: {entry.folder!r} leads out of the repository")
+    if not config.files.include and not (config.files.text or config.files.notebook or config.files.table):
+        problems.append("files: with neither suffixes nor include there is nothing to take")
+    return problems

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from chrysalis_mlx.errors import ModelError
 from chrysalis_mlx.models.directory import ModelDirectory
+from chrysalis_mlx.models.tokenizer import Tokenizer
 from chrysalis_mlx.run import sha256_file
 
-HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja")
+HUB_TOKENIZER_FILES = ("*.json", "tokenizer.model")
+HUB_FILES = (*HUB_TOKENIZER_FILES, "*.safetensors", "*.jinja")
 
 
 def cache_directory() -> Path:
@@ -28,17 +31,34 @@ def resolve_model(source: str, revision: str | None = None) -> ModelDirectory:
     Raises:
         ModelError: it is none of these, cannot be had, or is incomplete.
     """
+    return ModelDirectory.open(_locate(source, revision, HUB_FILES))
+
+
+def resolve_tokenizer(source: str, revision: str | None = None) -> Tokenizer:
+    """Bring a model's tokenizer to this machine; of a Hub id nothing else is downloaded.
+
+    Args:
+        source: as `resolve_model`.
+        revision: commit, tag or branch of a Hub id.
+
+    Raises:
+        ModelError: as `resolve_model`.
+    """
+    return Tokenizer.open(_locate(source, revision, HUB_TOKENIZER_FILES))
+
+
+def _locate(source: str, revision: str | None, hub_files: Sequence[str]) -> Path:
     path = Path(source).expanduser()
     if path.is_dir():
-        return ModelDirectory.open(path.absolute())
+        return path.absolute()
     if path.is_file() and path.suffix == ".gguf":
-        return ModelDirectory.open(_import_cached(path))
+        return _import_cached(path)
     if path.exists():
         fix = "give a Hugging Face directory, a .gguf file or a Hub id"
         raise ModelError("this file is no model", where=source, fix=fix)
     if source.endswith(".gguf") or path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
         raise ModelError("the model is not there", where=source, fix="give a directory, a .gguf file or a Hub id")
-    return ModelDirectory.open(_download(source, revision))
+    return _download(source, revision, hub_files)
 
 
 def _import_cached(file: Path) -> Path:
@@ -51,7 +71,7 @@ def _import_cached(file: Path) -> Path:
     return directory
 
 
-def _download(repository: str, revision: str | None) -> Path:
+def _download(repository: str, revision: str | None, files: Sequence[str]) -> Path:
     """A snapshot from the Hub (HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured)."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -62,7 +82,7 @@ def _download(repository: str, revision: str | None) -> Path:
     )
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
     except GatedRepoError as error:
         fix = "accept its licence on its page, then log in with: hf auth login"
         raise ModelError("the model is gated", where=repository, fix=fix) from error

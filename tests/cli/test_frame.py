@@ -82,7 +82,7 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
     [
         (["genom"], "No such command 'genom'"),
         (["--nonsense"], "No such option"),
-        (["genome", "build"], "Missing argument"),
+        (["genome", "diff"], "Missing argument"),
     ],
 )
 def test_usage_is_status_2(arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]) -> None:

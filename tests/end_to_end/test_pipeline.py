@@ -74,7 +74,8 @@ def test_the_record_tells_what_the_run_was_made_of(grown: tuple[Path, str], inpu
         for path, output in stage["outputs"].items():
             assert (name, path, sha256_file(run / path)) == (name, path, output["sha256"])
     lineage = json.loads((run / "genome.json").read_text())
-    assert [entry["path"] for entry in lineage["files"]] == [f"{n}.md" for n in range(12)] + ["copy.md", "a.log"]
+    paths = [file["path"] for repository in lineage["repositories"] for file in repository["files"]]
+    assert paths == [f"{n}.md" for n in range(12)] + ["copy.md", "a.log"]
     expression = json.loads((run / "corpus/expression.json").read_text())
     assert expression["report"]["left_out"] == {"duplicate": 1, "exclude: logs/*": 1}
 

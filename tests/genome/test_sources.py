@@ -1,200 +1,174 @@
-"""Which files of a directory or a git checkout become part of a genome."""
+"""Which repositories a genome.yaml or a command line names, under which names and in which order."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from chrysalis_mlx.errors import GenomeError
-from chrysalis_mlx.genome.sources import LeftOut, Selection, Source, list_source, parse_sources, read_text
+from chrysalis_mlx.genome.schema import TEXT_TYPES, GenomeConfig, SourceEntry
+from chrysalis_mlx.genome.sources import Source, config_of, find_sources, load_config
+from tests.genome.repositories import git, make_repository, put
 
 
-def put(root: Path, path: str, content: str | bytes = "text\n") -> Path:
-    target = root / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content.encode() if isinstance(content, str) else content)
-    return target
+def sources_of(tmp_path: Path, text: str) -> list[Source]:
+    return find_sources(load_config(put(tmp_path, "genome.yaml", text)), tmp_path)
 
 
-def git(root: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
+def names(sources: list[Source]) -> list[str]:
+    return [source.name for source in sources]
 
 
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    root = tmp_path / "checkout"
-    root.mkdir()
-    git(root, "init", "--quiet")
-    return root
+def test_default_types_are_the_19_of_the_asi_ecosystem() -> None:
+    assert len(TEXT_TYPES) == len(set(TEXT_TYPES)) == 19
 
 
-def reasons(left_out: list[LeftOut]) -> dict[str, str]:
-    return {item.path: item.reason for item in left_out}
+def test_every_kind_of_location(tmp_path: Path) -> None:
+    make_repository(tmp_path / "checkout", {"docs/a.md": "a\n"})
+    put(tmp_path, "plain/a.md")
+    put(tmp_path, "hub.md", "| [x](https://example.org/me/listed) |\n")
+    found = sources_of(
+        tmp_path,
+        """
+        sources:
+          - https://example.org/me/web.git#v1
+          - ssh://git@example.org/me/secure
+          - git@example.org:me/short.git
+          - file:///srv/local.git
+          - {location: https://example.org/me/long, name: renamed, ref: main, folder: /docs/}
+          - {location: https://example.org/me/exact, commit: "1111111111111111111111111111111111111111"}
+          - checkout
+          - {location: checkout/docs, name: docs}
+          - plain
+          - readme:hub.md#me
+        """,
+    )
+    assert {source.name: source for source in found} == {
+        "web": Source("web", "remote", "https://example.org/me/web.git", "v1"),
+        "secure": Source("secure", "remote", "ssh://git@example.org/me/secure"),
+        "short": Source("short", "remote", "git@example.org:me/short.git"),
+        "local": Source("local", "remote", "file:///srv/local.git"),
+        "renamed": Source("renamed", "remote", "https://example.org/me/long", "main", folder="docs"),
+        "exact": Source("exact", "remote", "https://example.org/me/exact", commit="1" * 40),
+        "checkout": Source("checkout", "checkout", "checkout"),
+        "docs": Source("docs", "checkout", str(tmp_path / "checkout"), folder="docs"),
+        "plain": Source("plain", "directory", "plain"),
+        "listed": Source("listed", "remote", "https://example.org/me/listed"),
+    }
 
 
-def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("one", "two", "a=b"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path / "one")
-    assert parse_sources([".", "zwei=../two", "../a=b"]) == [
-        Source("one", tmp_path / "one"),
-        Source("zwei", tmp_path / "two"),
-        Source("a=b", tmp_path / "a=b"),
+def test_curriculum_order(tmp_path: Path) -> None:
+    for name in ("hub", "b", "a-backups", "c", "core", "b-backups", "a"):
+        put(tmp_path, f"{name}/x.md")
+    text = "sources: [core, c, b-backups, hub, a-backups, b, a]\nfirst: [hub, core]\nlast: ['*-backups']\n"
+    assert names(sources_of(tmp_path, text)) == ["hub", "core", "a", "b", "c", "a-backups", "b-backups"]
+
+
+def test_old_names(tmp_path: Path) -> None:
+    rows = "".join(f"| [x](https://example.org/me/{name}) |\n" for name in ("asi-visual-engine", "core", "gone"))
+    put(tmp_path, "hub.md", rows)
+    put(tmp_path, "old-notes/x.md")
+    found = sources_of(
+        tmp_path,
+        """
+        sources: [{location: "readme:hub.md#me", exclude: [gone]}, old-notes]
+        renamed: {asi-visual-engine: ml-visual-engine, old-notes: notes}
+        first: [asi-visual-engine]
+        """,
+    )
+    assert found == [
+        Source("ml-visual-engine", "remote", "https://example.org/me/ml-visual-engine"),
+        Source("core", "remote", "https://example.org/me/core"),
+        Source("notes", "directory", "old-notes"),
     ]
 
 
-@pytest.mark.parametrize(
-    ("sources", "words"),
-    [
-        (["one", "one=two"], "two sources are called 'one'"),
-        (["missing"], "no such directory"),
-        (["one/file.md"], "this is a file"),
-        (["https://example.org/x.git"], "git clone https://example.org/x.git"),
-        (["/"], "no usable name"),
-    ],
-)
-def test_unusable_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: list[str], words: str) -> None:
-    put(tmp_path, "one/file.md")
-    (tmp_path / "two").mkdir()
+def test_an_entry_of_its_own_outranks_the_list(tmp_path: Path) -> None:
+    put(tmp_path, "hub.md", "| [x](https://example.org/me/core) |\n")
+    found = sources_of(tmp_path, "sources: ['readme:hub.md#me', 'https://example.org/me/core#v2']\n")
+    assert found == [Source("core", "remote", "https://example.org/me/core", "v2")]
+
+
+def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("zoo", "ant", "a=b", "with#mark"):
+        put(tmp_path, f"{name}/x.md")
+    make_repository(tmp_path / "code", {"x.md": "x\n"})
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(GenomeError) as caught:
-        parse_sources(sources)
-    assert words in str(caught.value)
+    texts = [
+        "zoo",
+        "zwei=ant",
+        "./a=b",
+        "with#mark",
+        "code#v1",
+        "https://example.org/x?a=b",
+        "n=https://example.org/y#z",
+    ]
+    assert find_sources(config_of(texts), tmp_path, as_written=True) == [
+        Source("zoo", "directory", str(tmp_path / "zoo")),
+        Source("zwei", "directory", str(tmp_path / "ant")),
+        Source("a=b", "directory", str(tmp_path / "a=b")),
+        Source("with#mark", "directory", str(tmp_path / "with#mark")),
+        Source("code", "checkout", str(tmp_path / "code"), "v1"),
+        Source("x?a=b", "remote", "https://example.org/x?a=b"),
+        Source("n", "remote", "https://example.org/y", "z"),
+    ]
+    monkeypatch.chdir(tmp_path / "zoo")
+    assert names(find_sources(config_of(["."]), tmp_path)) == ["zoo"]
 
 
-def test_plain_directory_is_sorted_by_bytes_and_skips_what_is_not_its_own(tmp_path: Path) -> None:
-    for path in ("b.md", "B.MD", "a/z.py", "a-b/c.txt", "ä.md", "photo.png", ".git-notes.md", "node_modules/x/y.js"):
-        put(tmp_path, path)
-    put(tmp_path, ".hg/store.txt")
-    put(tmp_path, "env/pyvenv.cfg")
-    put(tmp_path, "env/lib/module.py")
-    listing = list_source(Source("r", tmp_path), Selection())
-    assert listing.paths == [".git-notes.md", "B.MD", "a-b/c.txt", "a/z.py", "b.md", "ä.md"]
-    assert listing.not_selected == 1
-    assert reasons(listing.left_out) == dict.fromkeys(["env", "node_modules"], "folder of installed packages")
-    assert (listing.tracked, listing.commit, listing.dirty) == (False, None, None)
+def test_a_folder_of_a_checkout(tmp_path: Path) -> None:
+    make_repository(tmp_path / "code", {".gitignore": "data/\n", "docs/a.md": "a\n"})
+    put(tmp_path, "code/data/b.md")
+    entries = (SourceEntry("code/docs"), SourceEntry("code/data"))
+    docs, data = find_sources(GenomeConfig(entries), tmp_path, as_written=True)
+    assert docs == Source("docs", "checkout", str(tmp_path / "code"), folder="docs")
+    assert data == Source("data", "directory", "code/data")  # ignored: no part of the checkout
 
 
-def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
-    put(tmp_path, "outside/secret.md")
-    root = tmp_path / "inside"
-    put(root, "own.md")
-    (root / "file.md").symlink_to(tmp_path / "outside" / "secret.md")
-    (root / "folder").symlink_to(tmp_path / "outside")
-    listing = list_source(Source("r", root), Selection())
-    assert listing.paths == ["own.md"]
-    assert reasons(listing.left_out) == {"file.md": "symbolic link", "folder": "symbolic link"}
-
-
-def test_checkout_gives_what_git_tracks(checkout: Path) -> None:
-    put(checkout, ".gitignore", "ignored.md\n")
-    for path in ("dökumente/日本 語.md", "kept.py", "gone.md", "moved/inner.md"):
-        put(checkout, path)
-    (checkout / "link.md").symlink_to("/etc/hostname")
-    git(checkout, "add", ".")
-    git(checkout, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},library")
-    git(checkout, "commit", "--quiet", "-m", "first")
-    put(checkout, "ignored.md")
-    put(checkout, "untracked.md")
-
-    listing = list_source(Source("r", checkout), Selection())
-    assert listing.paths == ["dökumente/日本 語.md", "gone.md", "kept.py", "moved/inner.md"]
-    assert (listing.commit, listing.dirty) == (git(checkout, "rev-parse", "HEAD"), False)
-    assert reasons(listing.left_out) == {"link.md": "symbolic link", "library": "submodule"}
-
-    (checkout / "gone.md").unlink()
-    elsewhere = checkout.parent / "elsewhere"
-    (checkout / "moved").rename(elsewhere)
-    (checkout / "moved").symlink_to(elsewhere)
-    listing = list_source(Source("r", checkout), Selection())
-    assert listing.paths == ["dökumente/日本 語.md", "kept.py"]
-    assert listing.dirty is True
-    assert reasons(listing.left_out)["gone.md"] == "tracked, but not in the work tree"
-    assert reasons(listing.left_out)["moved/inner.md"] == "symbolic link"
-
-
-def test_folder_of_a_checkout(checkout: Path) -> None:
-    put(checkout, ".gitignore", "data/\n")
-    put(checkout, "docs/a.md")
-    put(checkout, "docs/untracked.md")
-    git(checkout, "add", ".gitignore", "docs/a.md")
-    git(checkout, "commit", "--quiet", "-m", "first")
-    put(checkout, "data/b.md")
-    assert list_source(Source("docs", checkout / "docs"), Selection()).paths == ["a.md"]
-    ignored = list_source(Source("data", checkout / "data"), Selection())
-    assert (ignored.paths, ignored.tracked) == (["b.md"], False)
-
-
-def test_checkout_without_a_commit(checkout: Path) -> None:
-    put(checkout, "a.md")
-    assert list_source(Source("r", checkout), Selection()).paths == []
-    git(checkout, "add", "a.md")
-    listing = list_source(Source("r", checkout), Selection())
-    assert (listing.paths, listing.commit, listing.dirty) == (["a.md"], None, None)
-
-
-def test_the_environment_of_a_git_hook_is_ignored(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(checkout, "a.md")
-    git(checkout, "add", "a.md")
+def test_the_environment_of_a_git_hook_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_repository(tmp_path / "code", {"a.md": "a\n"})
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere/index")
-    assert list_source(Source("r", checkout), Selection()).paths == ["a.md"]
-
-
-def test_bare_repository(checkout: Path) -> None:
-    git(checkout, "init", "--quiet", "--bare", str(checkout.parent / "bare.git"))
-    with pytest.raises(GenomeError, match="without a work tree"):
-        list_source(Source("r", checkout.parent / "bare.git"), Selection())
+    assert sources_of(tmp_path, "sources: [code]") == [Source("code", "checkout", "code")]
 
 
 @pytest.mark.parametrize(
-    ("selection", "expected"),
+    ("text", "words"),
     [
-        (Selection(), ["README.md", "docs/a.md", "docs/deep/b.txt", "main.py"]),
-        (Selection(include=("*.md", "LICENSE")), ["LICENSE", "README.md", "docs/a.md"]),
-        (Selection(include=("docs/*",)), ["docs/a.md", "docs/deep/b.txt"]),
-        (Selection(exclude=("docs/",)), ["README.md", "main.py"]),
-        (Selection(exclude=("[Rr]*", "docs/deep/b.txt")), ["docs/a.md", "main.py"]),
-        (Selection(include=("*.md",), exclude=("*.md",)), []),
+        ("sources: [nowhere]", "there is no such directory"),
+        ("sources: [genome.yaml]", "a source is a directory, and this is a file"),
+        ("sources: [bare.git]", "a repository without a work tree"),
+        ("sources: [{location: plain, ref: main}]", "a plain directory has no commits"),
+        ("sources: [plain, {location: other, name: plain}]", "two sources are called 'plain'"),
+        ("sources: [plain, {location: other, name: PLAIN}]", "one folder on some computers"),
+        ("sources: [{location: plain, name: a/b}]", "is no name for a repository"),
+        ("sources: [{location: plain, name: '..'}]", "is no name for a repository"),
+        ("sources: ['https://example.org/x#-u']", "starts with '-'"),
+        ("sources: ['--upload-pack=touch x']", "starts with '-'"),
+        ("sources: ['https://me:secret@example.org/x']", "this URL holds a password"),
+        ("sources: ['https://secret@example.org/x']", "or a token"),
+        ("sources: ['ssh://me:secret@example.org/x']", "this URL holds a password"),
+        ("sources: [plain]\nfirst: [plane]", "first: 'plane' matches none"),
+        ("sources: [plain]\nfirst: [plain]\nlast: [plain]", "last: 'plain' matches none"),
+        ("sources: []", "an empty list makes no genome"),
+        ("sources: [{location: plain, ref: a, commit: b}]", r"sources\[0\]: ref and commit contradict"),
+        ("sources: [{location: 'readme:x#y', name: z}]", r"sources\[0\]: name, commit and folder mean one"),
+        ("sources: [{location: plain, exclude: [z]}]", r"sources\[0\].exclude: names repositories of a readme"),
+        ("sources: [{location: plain, folder: a/../..}]", r"leads out of the repository"),
+        ("sources: [plain]\nfiles: {text: [], notebook: [], table: []}", "there is nothing to take"),
+        ("sources: [plain]\nfrist: [plain]", "frist: unknown key; did you mean 'first'?"),
+        ("sources: [plain", "is not valid YAML"),
+        ("version: 2\nsources: [plain]", "version: 2 is not one of 1"),
     ],
 )
-def test_selection(tmp_path: Path, selection: Selection, expected: list[str]) -> None:
-    for path in ("README.md", "LICENSE", "docs/a.md", "docs/deep/b.txt", "main.py"):
-        put(tmp_path, path)
-    listing = list_source(Source("r", tmp_path), selection)
-    assert listing.paths == expected
-    assert listing.not_selected == 5 - len(expected)
+def test_what_cannot_be_used(tmp_path: Path, text: str, words: str) -> None:
+    put(tmp_path, "plain/a.md")
+    put(tmp_path, "other/a.md")
+    git(tmp_path, "init", "--quiet", "--bare", "bare.git")
+    with pytest.raises(GenomeError, match=words) as caught:
+        sources_of(tmp_path, text)
+    assert "secret" not in str(caught.value)
 
 
-def test_what_is_no_text_is_left_out_with_its_reason(tmp_path: Path) -> None:
-    put(tmp_path, "large.txt", "x" * 101)
-    put(tmp_path, "limit.txt", "x" * 100)
-    put(tmp_path, "binary.txt", b"a\0b")
-    put(tmp_path, "latin.txt", b"first\nca\xe9\n")
-    os.mkfifo(tmp_path / "pipe.txt")
-    listing = list_source(Source("r", tmp_path), Selection(max_bytes=100))
-    read = {path: read_text(listing, path) for path in listing.paths}
-    assert read == {"binary.txt": None, "latin.txt": None, "limit.txt": "x" * 100}
-    assert reasons(listing.left_out) == {
-        "large.txt": "101 bytes, more than the limit of 100",
-        "binary.txt": "binary: it holds a NUL byte",
-        "latin.txt": "not UTF-8: byte 0xe9 in line 2",
-        "pipe.txt": "not a regular file",
-    }
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no file names that are not UTF-8")
-def test_names_that_a_genome_cannot_hold(tmp_path: Path) -> None:
-    put(tmp_path, "two\nlines.md")
-    put(tmp_path, os.fsdecode(b"latin\xe9.md"))
-    listing = list_source(Source("r", tmp_path), Selection())
-    assert listing.paths == []
-    assert reasons(listing.left_out) == {
-        "two\nlines.md": "its name holds a line break",
-        "latin\\xe9.md": "its name is not UTF-8",
-    }
+def test_no_list(tmp_path: Path) -> None:
+    with pytest.raises(GenomeError, match="cannot be read"):
+        load_config(tmp_path / "genome.yaml")

@@ -1,0 +1,67 @@
+"""chrysalis-mlx genome clone: bring the locked commits."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from chrysalis_mlx.cli.genome.options import (
+    clones_option,
+    jobs_option,
+    keep_going_option,
+    lock_option,
+    offline_option,
+    retries_option,
+    show_failures,
+)
+from chrysalis_mlx.cli.output import json_option, out, print_json, progress, table
+from chrysalis_mlx.genome.build import refuse_inside_source
+from chrysalis_mlx.genome.clone import clone as clone_all
+from chrysalis_mlx.genome.pins import Lock
+from chrysalis_mlx.genome.stage import clones_beside
+
+
+@click.command("clone")
+@lock_option
+@clones_option
+@offline_option
+@retries_option
+@jobs_option
+@keep_going_option
+@json_option
+@click.pass_context
+def clone(
+    ctx: click.Context,
+    lock_file: Path,
+    clones: Path | None,
+    offline: bool,
+    retries: int,
+    jobs: int,
+    keep_going: bool,
+    as_json: bool,
+) -> None:
+    """Clone exactly the locked commits, in parallel; run again, it goes on where it stopped.
+
+    Nothing that a repository holds is run: no hook, no submodule, no filter. Exit status 1 when a repository could not
+    be had, unless --keep-going.
+
+    \b
+    Example:
+      chrysalis-mlx genome clone --jobs 8
+    """
+    lock, place = Lock.read(lock_file), clones or clones_beside(lock_file)
+    refuse_inside_source(lock, place)
+    outcomes = clone_all(
+        lock, place, offline=offline, jobs=jobs, retries=retries, progress=partial(progress, quiet=as_json)
+    )
+    if as_json:
+        print_json({"clones": place, "repositories": [vars(outcome) for outcome in outcomes]})
+    else:
+        out().print(table("repository", "outcome", rows=[(item.name, item.outcome) for item in outcomes]))
+        show_failures({item.name: item.reason or "" for item in outcomes if item.outcome == "failed"})
+        kept = sum(outcome.outcome != "failed" for outcome in outcomes)
+        out().print(f"{place}: {kept} of {len(outcomes)} remotes are here", markup=False, soft_wrap=True)
+    if not keep_going and any(outcome.outcome == "failed" for outcome in outcomes):
+        ctx.exit(1)

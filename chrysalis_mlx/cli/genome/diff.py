@@ -1,0 +1,75 @@
+"""chrysalis-mlx genome diff: what came, went and changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from chrysalis_mlx.cli.output import json_option, out, print_json, table
+from chrysalis_mlx.genome.diff import GenomeDiff, RepositoryDiff, diff_genomes
+
+FILES_SHOWN = 20
+
+
+@click.command("diff")
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
+@json_option
+def diff(before: Path, after: Path, as_json: bool) -> None:
+    """Compare two genomes: what came, went, changed and moved, by repository.
+
+    \b
+    Example:
+      chrysalis-mlx genome diff last-month.txt.xz genome.txt
+    """
+    found = diff_genomes(before, after)
+    if as_json:
+        print_json(found.as_dict())
+    elif found.identical:
+        out().print(f"the same text, byte for byte: sha256 {found.after.sha256}", soft_wrap=True)
+    else:
+        _show(found)
+
+
+def _show(found: GenomeDiff) -> None:
+    rows = [
+        (
+            item.repository,
+            item.status,
+            len(item.came),
+            len(item.went),
+            len(item.changed),
+            len(item.moved),
+            item.unchanged,
+        )
+        for item in found.by_repository
+        if item.differs
+    ]
+    if rows:
+        columns = ("repository", "it", ">came", ">went", ">changed", ">moved", ">unchanged")
+        out().print(table(*columns, rows=rows))
+    files = [line for item in found.by_repository for line in _files(item)]
+    for line in files[:FILES_SHOWN]:
+        out().print(line, markup=False, soft_wrap=True)
+    if len(files) > FILES_SHOWN:
+        out().print(f"and {len(files) - FILES_SHOWN:,} more (--json has all of them)", markup=False)
+    if found.reordered or any(item.reordered for item in found.by_repository):
+        out().print("the order of what both have is another one", markup=False)
+    totals = found.totals
+    out().print(
+        f"{totals.came:,} files came, {totals.went:,} went, {totals.changed:,} changed, {totals.moved:,} moved, "
+        f"{totals.unchanged:,} are unchanged; {found.before.bytes:,} -> {found.after.bytes:,} bytes",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _files(item: RepositoryDiff) -> list[str]:
+    name = item.repository
+    return [
+        *(f"+ {name}/{file.path}  {file.bytes:,} bytes" for file in item.came),
+        *(f"- {name}/{file.path}  {file.bytes:,} bytes" for file in item.went),
+        *(f"~ {name}/{file.path}  {file.bytes_before:,} -> {file.bytes_after:,} bytes" for file in item.changed),
+        *(f"> {name}/{file.path}  from {file.from_repository}/{file.from_path}" for file in item.moved),
+    ]

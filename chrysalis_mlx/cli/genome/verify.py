@@ -1,0 +1,69 @@
+"""chrysalis-mlx genome verify: prove a genome."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+import click
+
+from chrysalis_mlx.cli.output import json_option, out, print_json, progress
+from chrysalis_mlx.genome.pins import Lock
+from chrysalis_mlx.genome.stage import clones_beside
+from chrysalis_mlx.genome.verify import verify_genome
+
+
+@click.command("verify")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--manifest", metavar="FILE", type=click.Path(path_type=Path), help="Its manifest; the one beside it by default."
+)
+@click.option(
+    "--lock", "lock_file", metavar="FILE", type=click.Path(path_type=Path), help="It must come from this lock, too."
+)
+@click.option(
+    "--clones",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Compare with the repositories as well; clones/ beside the lock when --lock is given.",
+)
+@json_option
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    file: Path,
+    manifest: Path | None,
+    lock_file: Path | None,
+    clones: Path | None,
+    as_json: bool,
+) -> None:
+    """Prove a genome against its manifest, byte for byte; with --clones or --lock, against its repositories too.
+
+    Exit status 1 when anything differs, with the list.
+
+    \b
+    Examples:
+      chrysalis-mlx genome verify genome.txt
+      chrysalis-mlx genome verify genome.txt --lock genome.lock.json
+    """
+    found = verify_genome(
+        file,
+        manifest,
+        clones=clones or (clones_beside(lock_file) if lock_file else None),
+        base=lock_file.absolute().parent if lock_file else None,
+        lock=Lock.read(lock_file) if lock_file else None,
+        progress=partial(progress, quiet=as_json),
+    )
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    elif found.problems:
+        for problem in found.problems:
+            out().print(problem, markup=False, soft_wrap=True)
+        out().print(f"{file}: {len(found.problems):,} differences", markup=False, soft_wrap=True)
+    else:
+        sources = "" if found.repositories is None else f" and with {found.repositories} repositories"
+        out().print(f"{file}: {found.files:,} files agree with {found.manifest}{sources}", markup=False, soft_wrap=True)
+        out().print(f"sha256 {found.sha256}", soft_wrap=True)
+    if found.problems:
+        ctx.exit(1)

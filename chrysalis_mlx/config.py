@@ -1,0 +1,180 @@
+"""YAML to frozen dataclasses: what the blueprint and the list of sources share.
+
+The dataclass is the one definition of a configuration: its fields give the keys, the types and, through `option`, the
+meaning and the range. Unknown keys are errors, and all errors of a file come at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Hashable, Mapping
+from dataclasses import field
+from typing import Any, Literal
+
+import yaml
+
+_MISMATCH = object()
+
+
+def option(default: Any, doc: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
+    """A field with its meaning and its inclusive range."""
+    return field(default=default, metadata={"doc": doc, "minimum": minimum, "maximum": maximum})
+
+
+def required(doc: str) -> Any:
+    """A field that must be given, with its meaning."""
+    return field(metadata={"doc": doc})
+
+
+def read_yaml(text: str) -> Any:
+    """A YAML text as plain dictionaries, lists and scalars.
+
+    Raises:
+        ValueError: it is not YAML, or a key stands twice in one mapping.
+    """
+    try:
+        return yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def from_plain(cls: type, value: Any) -> tuple[Any, list[str]]:
+    """Build the dataclass `cls` from plain dictionaries, lists and scalars.
+
+    Returns:
+        the object and no problems; or None and one line for each problem: path, value and fix.
+    """
+    problems: list[str] = []
+    return _section(cls, value, "", problems), problems
+
+
+def to_plain(value: Any) -> Any:
+    """A dataclass, or what one holds, as plain dictionaries, lists and scalars."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    return [to_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, where PyYAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' stands here twice", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def _section(cls: type, value: Any, path: str, problems: list[str]) -> Any:
+    """Build a dataclass from a mapping; what is wrong goes to `problems`."""
+    if value is None:
+        value = {}
+    if not isinstance(value, dict):
+        problems.append(f"{path or 'the file'}: expected a mapping of fields, got {value!r}")
+        return None
+    fields = {item.name: item for item in dataclasses.fields(cls) if item.init}
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    before = len(problems)
+    for key, item in value.items():
+        at = f"{path}.{key}" if path else str(key)
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(fields)}"
+            problems.append(f"{at}: unknown key; {hint}")
+        else:
+            arguments[key] = _field(hints[key], item, at, fields[key].metadata, problems)
+    for name, item in fields.items():
+        if name not in value and item.default is item.default_factory is dataclasses.MISSING:
+            problems.append(f"{path + '.' if path else ''}{name}: missing; it is {item.metadata['doc']}")
+    return None if len(problems) > before else cls(**arguments)
+
+
+def _field(hint: Any, value: Any, path: str, limits: Mapping[str, Any], problems: list[str]) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _section(typing.cast(type, hint), value, path, problems)
+    entry = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
+    if dataclasses.is_dataclass(entry):
+        return _entries(typing.cast(type, entry), value, path, problems)
+    converted = _convert(hint, value)
+    if converted is _MISMATCH:
+        problems.append(f"{path}: {value!r} is not {_describe(hint)}")
+        return None
+    if isinstance(converted, (int, float)) and not isinstance(converted, bool):
+        minimum, maximum = limits.get("minimum"), limits.get("maximum")
+        if not (minimum is None or converted >= minimum) or not (maximum is None or converted <= maximum):
+            span = f"at least {minimum}" if maximum is None else f"between {minimum} and {maximum}"
+            problems.append(f"{path}: {value!r} is out of range; it must be {span}")
+    return converted
+
+
+def _entries(cls: type, value: Any, path: str, problems: list[str]) -> Any:
+    """A list of sections; one that is only a text is the section whose first field it is."""
+    items = [value] if isinstance(value, (str, dict)) else value
+    if not isinstance(items, list):
+        problems.append(f"{path}: {value!r} is not a list")
+        return None
+    first = dataclasses.fields(cls)[0].name
+    return tuple(
+        _section(cls, {first: item} if isinstance(item, str) else item, f"{path}[{index}]", problems)
+        for index, item in enumerate(items)
+    )
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    """`value` as the type that `hint` asks for, or _MISMATCH."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        choices = (_convert(part, value) for part in arguments)
+        return next((choice for choice in choices if choice is not _MISMATCH), _MISMATCH)
+    if origin is Literal:
+        return value if any(value is a or (value == a and type(value) is type(a)) for a in arguments) else _MISMATCH
+    if origin is tuple:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            return _MISMATCH
+        converted = tuple(_convert(arguments[0], item) for item in items)
+        return _MISMATCH if _MISMATCH in converted else converted
+    if origin is dict:
+        if not isinstance(value, dict):
+            return _MISMATCH
+        pairs = [(_convert(arguments[0], key), _convert(arguments[1], item)) for key, item in value.items()]
+        return _MISMATCH if any(_MISMATCH in pair for pair in pairs) else dict(pairs)
+    if hint is float:
+        return _float(value)
+    return value if type(value) is hint or (hint is type(None) and value is None) else _MISMATCH
+
+
+def _float(value: Any) -> Any:
+    """A float; YAML 1.1 reads 1e-4 as a string, people mean a number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return _MISMATCH
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return _MISMATCH
+    return number if math.isfinite(number) else _MISMATCH
+
+
+def _describe(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_describe(part) for part in arguments)
+    if origin is Literal:
+        return "one of " + ", ".join(str(value) for value in arguments)
+    if origin is tuple:
+        return "a list of strings"
+    if origin is dict:
+        return "a mapping of strings to strings"
+    names = {int: "a whole number", float: "a finite number", str: "a string", bool: "true or false"}
+    return {**names, type(None): "null"}[hint]
