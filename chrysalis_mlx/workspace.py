@@ -13,7 +13,7 @@ from chrysalis_mlx.blueprint.load import dump_blueprint, load_blueprint, to_dict
 from chrysalis_mlx.blueprint.schema import Blueprint
 from chrysalis_mlx.errors import CorpusError, ModelError, RunError, UsageError
 from chrysalis_mlx.genome.manifest import copy_manifest
-from chrysalis_mlx.genome.text import genome_identity
+from chrysalis_mlx.genome.text.format import genome_identity
 from chrysalis_mlx.gguf.hyperparameters import Hyperparameters
 from chrysalis_mlx.gguf.quantize import file_type
 from chrysalis_mlx.models.directory import ModelDirectory

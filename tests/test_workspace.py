@@ -11,7 +11,7 @@ import pytest
 
 from chrysalis_mlx.blueprint.load import load_blueprint, to_dict
 from chrysalis_mlx.errors import GenomeError, RunError, UsageError
-from chrysalis_mlx.genome.text import genome_identity
+from chrysalis_mlx.genome.text.format import genome_identity
 from chrysalis_mlx.run import sha256_json
 from chrysalis_mlx.workspace import Workspace
 from tests.end_to_end.inputs import write_inputs

@@ -18,7 +18,7 @@ from chrysalis_mlx.corpus.express import Verdict, content_digest, express
 from chrysalis_mlx.corpus.frame import chunks
 from chrysalis_mlx.corpus.split import SIDES, split_documents
 from chrysalis_mlx.errors import CorpusError
-from chrysalis_mlx.genome.text import read_genome
+from chrysalis_mlx.genome.text.format import read_genome
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from chrysalis_mlx.progress import Progress, silent
 from chrysalis_mlx.run import atomic_path, write_json

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from chrysalis_mlx.blueprint.schema import ExpressionSection
-from chrysalis_mlx.genome.text import GenomeFile
+from chrysalis_mlx.genome.text.format import GenomeFile
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chrysalis_mlx.errors import GenomeError
-from chrysalis_mlx.genome.git import GitError, git
-from chrysalis_mlx.genome.licence import is_licence_file, licence_of
+from chrysalis_mlx.genome.files.licence import is_licence_file, licence_of
+from chrysalis_mlx.genome.files.rules import LeftOut, Refusal, Rules, shown_path
+from chrysalis_mlx.genome.git.command import GitError, git
 from chrysalis_mlx.genome.manifest import ManifestWriter, RepositoryRecord, file_record, manifest_path
-from chrysalis_mlx.genome.pins import Failure, Lock
-from chrysalis_mlx.genome.rules import LeftOut, Refusal, Rules, shown_path
 from chrysalis_mlx.genome.snapshot import Snapshot, open_snapshot
-from chrysalis_mlx.genome.text import GenomeFile, write_genome
+from chrysalis_mlx.genome.sources.pins import Failure, Lock
+from chrysalis_mlx.genome.text.format import GenomeFile, write_genome
 from chrysalis_mlx.progress import Bar, Progress, silent
 
 

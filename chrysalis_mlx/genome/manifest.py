@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from chrysalis_mlx.errors import GenomeError
-from chrysalis_mlx.genome.pins import Failure, Kind, Lock, Pin
-from chrysalis_mlx.genome.rules import LeftOut
-from chrysalis_mlx.genome.text import GenomeFile, GenomeIdentity, read_genome
+from chrysalis_mlx.genome.files.rules import LeftOut
+from chrysalis_mlx.genome.sources.pins import Failure, Kind, Lock, Pin
+from chrysalis_mlx.genome.text.format import GenomeFile, GenomeIdentity, read_genome
 from chrysalis_mlx.run import atomic_path
 
 SCHEMA = 2

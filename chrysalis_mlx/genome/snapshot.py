@@ -7,9 +7,9 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from chrysalis_mlx.errors import GenomeError
-from chrysalis_mlx.genome.disk import scan, tree_id
-from chrysalis_mlx.genome.git import MODES_FILE, BlobReader, GitError, TreeEntry, git, list_tree, object_id
-from chrysalis_mlx.genome.pins import Pin
+from chrysalis_mlx.genome.git.command import MODES_FILE, BlobReader, GitError, TreeEntry, git, list_tree, object_id
+from chrysalis_mlx.genome.git.disk import scan, tree_id
+from chrysalis_mlx.genome.sources.pins import Pin
 
 
 class CommitSnapshot:

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chrysalis_mlx.errors import GenomeError
-from chrysalis_mlx.genome.audit import audit
+from chrysalis_mlx.genome.audit.levels import audit
 from chrysalis_mlx.genome.build import BuildReport, build_genome, refuse_inside_source
-from chrysalis_mlx.genome.clone import clone
-from chrysalis_mlx.genome.lock import config_hash, lock_sources
+from chrysalis_mlx.genome.git.clone import clone
 from chrysalis_mlx.genome.manifest import manifest_path, read_manifest
-from chrysalis_mlx.genome.pins import Lock
-from chrysalis_mlx.genome.schema import GenomeConfig
-from chrysalis_mlx.genome.sources import config_of, load_config
-from chrysalis_mlx.genome.text import genome_identity
+from chrysalis_mlx.genome.sources.find import config_of, load_config
+from chrysalis_mlx.genome.sources.lock import config_hash, lock_sources
+from chrysalis_mlx.genome.sources.pins import Lock
+from chrysalis_mlx.genome.sources.schema import GenomeConfig
+from chrysalis_mlx.genome.text.format import genome_identity
 from chrysalis_mlx.progress import Progress, silent
 
 

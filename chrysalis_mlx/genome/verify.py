@@ -11,12 +11,12 @@ from typing import Any
 from chrysalis_mlx.config import from_plain
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.build import express
+from chrysalis_mlx.genome.files.rules import Rules
 from chrysalis_mlx.genome.manifest import FileRecord, RepositoryRecord, file_record, manifest_path, read_manifest
-from chrysalis_mlx.genome.pins import Lock
-from chrysalis_mlx.genome.rules import Rules
-from chrysalis_mlx.genome.schema import FileRules
 from chrysalis_mlx.genome.snapshot import open_snapshot
-from chrysalis_mlx.genome.text import read_genome
+from chrysalis_mlx.genome.sources.pins import Lock
+from chrysalis_mlx.genome.sources.schema import FileRules
+from chrysalis_mlx.genome.text.format import read_genome
 from chrysalis_mlx.progress import Progress, silent
 
 

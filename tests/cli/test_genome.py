@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chrysalis_mlx.genome.text import genome_identity, read_genome
+from chrysalis_mlx.genome.text.format import genome_identity, read_genome
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from tests.end_to_end.inputs import call, report
 from tests.genome.repositories import git, make_repository, put

@@ -21,7 +21,7 @@ from chrysalis_mlx.blueprint.schema import (
 from chrysalis_mlx.corpus.build import CorpusReport, build_corpus, row_tokens
 from chrysalis_mlx.corpus.express import content_digest
 from chrysalis_mlx.errors import CorpusError
-from chrysalis_mlx.genome.text import GenomeFile, write_genome
+from chrysalis_mlx.genome.text.format import GenomeFile, write_genome
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from tests import tiny
 

@@ -11,7 +11,7 @@ from chrysalis_mlx.blueprint.library import library
 from chrysalis_mlx.blueprint.load import load_blueprint
 from chrysalis_mlx.blueprint.schema import ExpressionSection
 from chrysalis_mlx.corpus.express import content_digest, express
-from chrysalis_mlx.genome.text import GenomeFile, read_genome
+from chrysalis_mlx.genome.text.format import GenomeFile, read_genome
 
 REAL_GENOME = Path(__file__).parents[2] / "../shared/data/ecosystem-genome.txt.xz"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chrysalis_mlx.cli import main
-from chrysalis_mlx.genome.text import GenomeFile, write_genome
+from chrysalis_mlx.genome.text.format import GenomeFile, write_genome
 from tests import tiny
 
 BLUEPRINT = """\

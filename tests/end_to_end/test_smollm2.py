@@ -9,7 +9,7 @@ import pytest
 
 from chrysalis_mlx import pipeline
 from chrysalis_mlx.genome.build import build_genome
-from chrysalis_mlx.genome.sources import parse_sources
+from chrysalis_mlx.genome.sources.find import parse_sources
 from chrysalis_mlx.training.metrics import read_metrics
 from chrysalis_mlx.workspace import Workspace
 

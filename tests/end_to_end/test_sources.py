@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chrysalis_mlx.genome.text import genome_identity
+from chrysalis_mlx.genome.text.format import genome_identity
 from tests import tiny
 from tests.end_to_end.inputs import BLUEPRINT, call, report
 from tests.genome.repositories import make_repository, put

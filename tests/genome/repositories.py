@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+PROJECT = Path(__file__).parents[2]
+# Beside the checkout, where there is one; it is not part of the project.
+REAL_GENOME = PROJECT.parent / "shared" / "data" / "ecosystem-genome.txt.xz"
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
 
 

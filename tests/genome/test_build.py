@@ -11,15 +11,15 @@ import pytest
 
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.build import BuildReport, build_genome, refuse_inside_source
-from chrysalis_mlx.genome.lock import lock_sources
+from chrysalis_mlx.genome.files.rules import LeftOut
 from chrysalis_mlx.genome.manifest import FileRecord, manifest_path, read_manifest
-from chrysalis_mlx.genome.pins import Failure, Lock, Pin
-from chrysalis_mlx.genome.rules import LeftOut
-from chrysalis_mlx.genome.sources import config_of, load_config
-from chrysalis_mlx.genome.text import GenomeFile, read_genome
-from tests.genome.repositories import git, make_repository, put
+from chrysalis_mlx.genome.sources.find import config_of, load_config
+from chrysalis_mlx.genome.sources.lock import lock_sources
+from chrysalis_mlx.genome.sources.pins import Failure, Lock, Pin
+from chrysalis_mlx.genome.text.format import GenomeFile, read_genome
+from tests.genome.repositories import PROJECT, git, make_repository, put
 
-MIT = (Path(__file__).parents[2] / "LICENSE").read_text(encoding="utf-8")
+MIT = (PROJECT / "LICENSE").read_text(encoding="utf-8")
 
 
 def lock_of(tmp_path: Path, *texts: str, **rules: object) -> Lock:

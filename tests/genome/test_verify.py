@@ -8,11 +8,11 @@ import pytest
 
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.build import build_genome
-from chrysalis_mlx.genome.lock import lock_sources
 from chrysalis_mlx.genome.manifest import copy_manifest, read_manifest
-from chrysalis_mlx.genome.pins import Lock
-from chrysalis_mlx.genome.sources import load_config
-from chrysalis_mlx.genome.text import GenomeFile, genome_identity, read_genome, write_genome
+from chrysalis_mlx.genome.sources.find import load_config
+from chrysalis_mlx.genome.sources.lock import lock_sources
+from chrysalis_mlx.genome.sources.pins import Lock
+from chrysalis_mlx.genome.text.format import GenomeFile, genome_identity, read_genome, write_genome
 from chrysalis_mlx.genome.verify import Verification, verify_genome
 from tests.genome.repositories import git, make_repository, put
 

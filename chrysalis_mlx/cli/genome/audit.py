@@ -9,9 +9,9 @@ import click
 
 from chrysalis_mlx.cli.genome.options import clones_option, jobs_option, lock_option, offline_option
 from chrysalis_mlx.cli.output import json_option, out, print_json, progress, table
-from chrysalis_mlx.genome.audit import NAMES, AuditReport, Verdict
-from chrysalis_mlx.genome.audit import audit as audit_all
-from chrysalis_mlx.genome.pins import Lock
+from chrysalis_mlx.genome.audit.levels import NAMES, AuditReport, Verdict
+from chrysalis_mlx.genome.audit.levels import audit as audit_all
+from chrysalis_mlx.genome.sources.pins import Lock
 from chrysalis_mlx.genome.stage import clones_beside
 
 EVIDENCE_SHOWN = 10

@@ -17,8 +17,8 @@ from chrysalis_mlx.cli.genome.options import (
 from chrysalis_mlx.cli.output import console, json_option, out, print_json, progress, table
 from chrysalis_mlx.genome.build import BuildReport, build_genome
 from chrysalis_mlx.genome.manifest import manifest_path
-from chrysalis_mlx.genome.pins import Lock
-from chrysalis_mlx.genome.schema import FileRules
+from chrysalis_mlx.genome.sources.pins import Lock
+from chrysalis_mlx.genome.sources.schema import FileRules
 from chrysalis_mlx.genome.stage import clones_beside, lock_now, read_fresh_lock
 
 LEFT_OUT_SHOWN = 20

@@ -18,8 +18,8 @@ from chrysalis_mlx.cli.genome.options import (
 )
 from chrysalis_mlx.cli.output import json_option, out, print_json, progress, table
 from chrysalis_mlx.genome.build import refuse_inside_source
-from chrysalis_mlx.genome.clone import clone as clone_all
-from chrysalis_mlx.genome.pins import Lock
+from chrysalis_mlx.genome.git.clone import clone as clone_all
+from chrysalis_mlx.genome.sources.pins import Lock
 from chrysalis_mlx.genome.stage import clones_beside
 
 

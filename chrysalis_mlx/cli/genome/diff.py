@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from chrysalis_mlx.cli.output import json_option, out, print_json, table
-from chrysalis_mlx.genome.diff import GenomeDiff, RepositoryDiff, diff_genomes
+from chrysalis_mlx.genome.text.diff import GenomeDiff, RepositoryDiff, diff_genomes
 
 FILES_SHOWN = 20
 

@@ -16,9 +16,9 @@ from chrysalis_mlx.cli.genome.options import (
 )
 from chrysalis_mlx.cli.output import console, json_option, out, print_json, progress, table
 from chrysalis_mlx.errors import GenomeError, UsageError
-from chrysalis_mlx.genome.lock import LockReport, lock_sources
-from chrysalis_mlx.genome.pins import Lock
-from chrysalis_mlx.genome.sources import config_of, load_config
+from chrysalis_mlx.genome.sources.find import config_of, load_config
+from chrysalis_mlx.genome.sources.lock import LockReport, lock_sources
+from chrysalis_mlx.genome.sources.pins import Lock
 from chrysalis_mlx.genome.stage import lock_beside, refuse_failures
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from chrysalis_mlx.cli.output import json_option, out, print_json, table
-from chrysalis_mlx.genome.summary import GenomeSummary, summarize
+from chrysalis_mlx.genome.text.summary import GenomeSummary, summarize
 
 
 @click.command("show")

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from chrysalis_mlx.cli.output import json_option, out, print_json, progress
-from chrysalis_mlx.genome.pins import Lock
+from chrysalis_mlx.genome.sources.pins import Lock
 from chrysalis_mlx.genome.stage import clones_beside
 from chrysalis_mlx.genome.verify import verify_genome
 
