@@ -112,8 +112,9 @@ def express(snapshot: Snapshot, rules: Rules, record: RepositoryRecord, bar: Bar
             if isinstance(text, Refusal):
                 record.left_out.append(LeftOut(path, *text))
             else:
-                record.files.append(file_record(path, text.encode("utf-8"), entry.oid))
-                yield GenomeFile(record.name, path, text)
+                file = GenomeFile(record.name, path, text)
+                record.files.append(file_record(path, file.content, entry.oid))
+                yield file
             if bar is not None:
                 bar.update(1)
     record.left_out.sort(key=lambda item: item.path)

@@ -205,7 +205,7 @@ def _genome_of(manifest: Path) -> str | None:
 
 def _records(files: Iterable[GenomeFile]) -> Iterator[RepositoryRecord]:
     for name, group in groupby(files, key=attrgetter("repository")):
-        records = [file_record(file.path, file.text.encode("utf-8")) for file in group]
+        records = [file_record(file.path, file.content) for file in group]
         yield RepositoryRecord(name, files=records)
 
 

@@ -89,7 +89,7 @@ def _compare_text(
             for file in reading:
                 key = (file.repository, file.path)
                 order.append(key)
-                result.problems += _differences(key, file.text.encode("utf-8"), expected.pop(key, None))
+                result.problems += _differences(key, file.content, expected.pop(key, None))
                 result.files += 1
                 bar.update(1)
         except GenomeError as error:

@@ -207,6 +207,7 @@ class BlobReader:
             stderr=subprocess.DEVNULL,
             env=environment(self._root),
             bufsize=1 << 20,
+            pipesize=1 << 20,  # so that git is busy with the next files while this process is with one
         )
         return self
 

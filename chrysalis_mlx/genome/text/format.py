@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +49,7 @@ class GenomeFile:
     path: str
     text: str
 
-    @property
+    @cached_property
     def content(self) -> bytes:
         """The content in UTF-8, as its size and hash are taken."""
         return self.text.encode("utf-8")
@@ -157,7 +159,9 @@ def _blocks(files: Iterable[GenomeFile], path: Path) -> Iterator[bytes]:
             yield REPO_START + _name(file.repository, path) + b"\n"
             repository = file.repository
         yield FILE_START + _name(file.path, path)
-        yield escape(_encode("\n" + file.text, path))
+        with _only_characters(path):
+            content = file.content
+        yield escape(b"\n" + content)
         yield b"\n" + FILE_END + b"\n"
     if repository is not None:
         yield REPO_END + b"\n\n"
@@ -168,13 +172,15 @@ def _name(name: str, path: Path) -> bytes:
         raise GenomeError(
             f"a genome cannot hold the name {name!r}", where=path, fix="names are not empty and have no line break"
         )
-    return _encode(name, path)
+    with _only_characters(path):
+        return name.encode("utf-8")
 
 
-def _encode(text: str, path: Path) -> bytes:
+@contextmanager
+def _only_characters(path: Path) -> Iterator[None]:
     try:
-        return text.encode("utf-8")
+        yield
     except UnicodeEncodeError as error:
         raise GenomeError(
-            f"a genome cannot hold {text[error.start]!r}, which is no character of UTF-8", where=path
+            f"a genome cannot hold {error.object[error.start]!r}, which is no character of UTF-8", where=path
         ) from error
