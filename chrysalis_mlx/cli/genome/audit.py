@@ -17,7 +17,7 @@ from chrysalis_mlx.genome.stage import clones_beside
 EVIDENCE_SHOWN = 10
 
 
-@click.command("audit")
+@click.command("audit", short_help="Examine every repository on four levels.")
 @lock_option
 @clones_option
 @offline_option

@@ -24,7 +24,7 @@ from chrysalis_mlx.genome.stage import clones_beside, lock_now, read_fresh_lock
 LEFT_OUT_SHOWN = 20
 
 
-@click.command("build")
+@click.command("build", short_help="Write one text and its manifest.")
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1)
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="The genome.")
 @lock_option

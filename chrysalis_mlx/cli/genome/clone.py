@@ -23,7 +23,7 @@ from chrysalis_mlx.genome.sources.pins import Lock
 from chrysalis_mlx.genome.stage import clones_beside
 
 
-@click.command("clone")
+@click.command("clone", short_help="Bring exactly the locked commits.")
 @lock_option
 @clones_option
 @offline_option

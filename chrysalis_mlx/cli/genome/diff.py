@@ -12,7 +12,7 @@ from chrysalis_mlx.genome.text.diff import GenomeDiff, RepositoryDiff, diff_geno
 FILES_SHOWN = 20
 
 
-@click.command("diff")
+@click.command("diff", short_help="Compare two genomes.")
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 @json_option

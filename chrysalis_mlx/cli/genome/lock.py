@@ -22,7 +22,7 @@ from chrysalis_mlx.genome.sources.pins import Lock
 from chrysalis_mlx.genome.stage import lock_beside, refuse_failures
 
 
-@click.command("lock")
+@click.command("lock", short_help="Pin every source at one commit.")
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1)
 @click.option(
     "--sources",

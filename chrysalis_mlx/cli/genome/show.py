@@ -10,7 +10,7 @@ from chrysalis_mlx.cli.output import json_option, out, print_json, table
 from chrysalis_mlx.genome.text.summary import GenomeSummary, summarize
 
 
-@click.command("show")
+@click.command("show", short_help="Count what a genome holds.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--model", help="Count tokens with its tokenizer: a Hugging Face directory, a Hub id or a .gguf file.")
 @json_option

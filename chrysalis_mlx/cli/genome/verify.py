@@ -14,7 +14,7 @@ from chrysalis_mlx.genome.stage import clones_beside
 from chrysalis_mlx.genome.verify import verify_genome
 
 
-@click.command("verify")
+@click.command("verify", short_help="Prove a genome, byte for byte.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--manifest", metavar="FILE", type=click.Path(path_type=Path), help="Its manifest; the one beside it by default."
