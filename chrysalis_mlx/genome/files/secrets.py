@@ -89,9 +89,8 @@ class SecretScanner:
     """
 
     def __init__(self, detectors: Sequence[str] = DEFAULT_DETECTORS) -> None:
-        known: dict[str, type[Any]] = {
-            plugin.__name__: plugin for plugin in get_mapping_from_secret_type_to_class().values()
-        }
+        plugins: Iterable[Any] = get_mapping_from_secret_type_to_class().values()
+        known = {plugin.__name__: plugin for plugin in plugins}
         for name in detectors:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
