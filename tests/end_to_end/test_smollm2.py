@@ -9,7 +9,7 @@ import pytest
 
 from chrysalis_mlx import pipeline
 from chrysalis_mlx.genome.build import build_genome
-from chrysalis_mlx.genome.sources.find import parse_sources
+from chrysalis_mlx.genome.stage import lock_now
 from chrysalis_mlx.training.metrics import read_metrics
 from chrysalis_mlx.workspace import Workspace
 
@@ -34,7 +34,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Workspace]:
     """The same five steps on both backends."""
     directory = tmp_path_factory.mktemp("smollm2")
     (directory / "blueprint.yaml").write_text(BLUEPRINT)
-    build_genome(parse_sources([f"chrysalis-mlx={ROOT}"]), directory / "genome.txt")
+    lock = lock_now([f"chrysalis-mlx={ROOT}"], directory / "clones")
+    build_genome(lock, directory / "clones", directory / "genome.txt")
     workspaces = {}
     for backend in ("mlx", "torch"):
         workspace = Workspace.create(
