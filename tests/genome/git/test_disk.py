@@ -4,6 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -117,15 +120,28 @@ def test_links_are_not_followed_and_special_files_not_opened(tmp_path: Path) -> 
     assert found.skipped == [(b"pipe", "neither a file nor a folder"), (b"socket", "neither a file nor a folder")]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
-    put(tmp_path, "file").chmod(0)
-    put(tmp_path, "folder/file")
-    (tmp_path / "folder").chmod(0)
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Root may read everything, so root becomes nobody for a while."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
     try:
-        found = scan(tmp_path)
+        yield
     finally:
-        (tmp_path / "folder").chmod(0o755)
+        os.seteuid(before)
+
+
+def test_what_cannot_be_read_is_told() -> None:
+    with tempfile.TemporaryDirectory() as name:  # tmp_path lies in a folder that is closed to others
+        root = Path(name)
+        root.chmod(0o755)
+        put(root, "file").chmod(0)
+        put(root, "folder/file")
+        (root / "folder").chmod(0)
+        with ordinary_user():
+            found = scan(root)
+        (root / "folder").chmod(0o755)
     assert found.entries == []
     assert found.skipped == [
         (b"file", "cannot be read: Permission denied"),
