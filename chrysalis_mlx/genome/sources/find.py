@@ -19,7 +19,7 @@ from chrysalis_mlx.config import from_plain, read_yaml
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.git.command import GitError, GitMissingError, git
 from chrysalis_mlx.genome.git.remote import is_remote, shown
-from chrysalis_mlx.genome.sources.pins import Kind, name_problem
+from chrysalis_mlx.genome.sources.pins import OID, Kind, name_problem
 from chrysalis_mlx.genome.sources.readme import PREFIX, listed_repositories
 from chrysalis_mlx.genome.sources.schema import GenomeConfig, SourceEntry
 
@@ -229,6 +229,10 @@ def _contradictions(config: GenomeConfig) -> list[str]:
             problems.append(f"{at}: name, commit and folder mean one repository, and a readme lists many")
         if entry.exclude and not entry.location.startswith(PREFIX):
             problems.append(f"{at}.exclude: names repositories of a readme; files go to files.exclude")
+        if entry.commit and not OID.fullmatch(entry.commit):
+            problems.append(
+                f"{at}.commit: {entry.commit!r} is not all 40 or 64 hexadecimal digits of one; ref takes names"
+            )
         if ".." in entry.folder.split("/"):
             problems.append(f"{at}.folder: {entry.folder!r} leads out of the repository")
     if not config.files.include and not (config.files.text or config.files.notebook or config.files.table):

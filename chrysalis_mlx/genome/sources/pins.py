@@ -22,7 +22,7 @@ from chrysalis_mlx.run import sha256_json, write_json
 SCHEMA = 1
 REF_NAME = re.compile(r"HEAD|refs/[^\x00-\x20:?*\[\\^~\x7f]+")
 Kind = Literal["remote", "checkout", "directory"]
-_OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def _problems(pin: Pin) -> list[str]:
     """What a lock that a stranger wrote could do harm with."""
     found = [name_problem(pin.name)]
     if pin.kind == "directory":
-        found.append(None if _OID.fullmatch(pin.tree or "") else f"{pin.name}.tree: {pin.tree!r} is no object's name")
-    elif not _OID.fullmatch(pin.commit or ""):
+        found.append(None if OID.fullmatch(pin.tree or "") else f"{pin.name}.tree: {pin.tree!r} is no object's name")
+    elif not OID.fullmatch(pin.commit or ""):
         found.append(f"{pin.name}.commit: {pin.commit!r} is no object's name")
     if pin.ref is not None and not REF_NAME.fullmatch(pin.ref):
         found.append(f"{pin.name}.ref: {pin.ref!r} is no full name of a ref")

@@ -151,6 +151,7 @@ def test_the_environment_of_a_git_hook_is_ignored(tmp_path: Path, monkeypatch: p
         ("sources: [plain]\nfirst: [plain]\nlast: [plain]", "last: 'plain' matches none"),
         ("sources: []", "an empty list makes no genome"),
         ("sources: [{location: plain, ref: a, commit: b}]", r"sources\[0\]: ref and commit contradict"),
+        ("sources: [{location: plain, commit: v1}]", r"sources\[0\].commit: 'v1' is not all 40 or 64"),
         ("sources: [{location: 'readme:x#y', name: z}]", r"sources\[0\]: name, commit and folder mean one"),
         ("sources: [{location: plain, exclude: [z]}]", r"sources\[0\].exclude: names repositories of a readme"),
         ("sources: [{location: plain, folder: a/../..}]", r"leads out of the repository"),
