@@ -94,7 +94,8 @@ def express(snapshot: Snapshot, rules: Rules, record: RepositoryRecord, bar: Bar
     Raises:
         GenomeError: a content is missing, damaged or no longer what was pinned.
     """
-    licences = [entry for entry in snapshot.top if is_licence_file(shown_path(entry.path))]
+    small = [entry for entry in snapshot.top if entry.size <= rules.files.max_bytes]
+    licences = [entry for entry in small if is_licence_file(shown_path(entry.path))]
     refusals = {entry.path: rules.refuse(entry) for entry in snapshot.entries}
     wanted = [entry for entry in snapshot.entries if refusals[entry.path] is None]
     with closing(snapshot.read([*licences, *wanted])) as contents:

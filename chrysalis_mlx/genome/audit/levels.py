@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, Literal
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.audit.fsck import fsck
 from chrysalis_mlx.genome.audit.worktree import Entries, WorkTree, convert, read_commit, read_index, read_worktree
+from chrysalis_mlx.genome.git.children import worker_pool
 from chrysalis_mlx.genome.git.command import MODE_SUBMODULE, algorithm_of, git, object_id
 from chrysalis_mlx.genome.git.disk import quoted, scan, tree_id
 from chrysalis_mlx.genome.git.remote import resolve, shown
@@ -119,7 +119,7 @@ def audit(
             fix="name one of these",
         )
     git(None, "version")
-    with ThreadPoolExecutor(jobs) as pool, progress("auditing", len(pins), unit="repository") as bar:
+    with worker_pool(jobs) as pool, progress("auditing", len(pins), unit="repository") as bar:
 
         def examine(pin: Pin) -> RepositoryAudit:
             item = _examine(pin, lock, clones, offline)

@@ -7,11 +7,23 @@ import os
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.git.command import GitError, command_line, environment
 from chrysalis_mlx.genome.git.remote import shown
+
+
+@contextlib.contextmanager
+def worker_pool(jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for many repositories at once; after Ctrl-C or an error no further repository is begun."""
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class StoppedError(GenomeError):

@@ -235,6 +235,10 @@ def _contradictions(config: GenomeConfig) -> list[str]:
             )
         if ".." in entry.folder.split("/"):
             problems.append(f"{at}.folder: {entry.folder!r} leads out of the repository")
+    for name in ("text", "notebook", "table"):
+        for suffix in getattr(config.files, name):
+            if not suffix.startswith(".") or suffix != suffix.lower():
+                problems.append(f"files.{name}: {suffix!r} is no suffix; write it small, with its dot: .md")
     if not config.files.include and not (config.files.text or config.files.notebook or config.files.table):
         problems.append("files: with neither suffixes nor include there is nothing to take")
     return problems

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from chrysalis_mlx.config import to_plain
 from chrysalis_mlx.errors import GenomeError
+from chrysalis_mlx.genome.git.children import worker_pool
 from chrysalis_mlx.genome.git.command import GitError, algorithm_of, git, object_id
 from chrysalis_mlx.genome.git.disk import scan, tree_id
 from chrysalis_mlx.genome.git.remote import resolve, shown
@@ -71,7 +72,7 @@ def lock_sources(
     sources = find_sources(config, base, as_written=as_written)
     pins: dict[str, Pin] = {}
     report = LockReport(Lock())
-    with ThreadPoolExecutor(jobs) as pool, progress("locking", len(sources), unit="repository") as bar:
+    with worker_pool(jobs) as pool, progress("locking", len(sources), unit="repository") as bar:
         work = {pool.submit(_pin, source, base, previous, offline, retries): source for source in sources}
         for done in as_completed(work):
             source = work[done]

@@ -156,6 +156,7 @@ def test_the_environment_of_a_git_hook_is_ignored(tmp_path: Path, monkeypatch: p
         ("sources: [{location: plain, exclude: [z]}]", r"sources\[0\].exclude: names repositories of a readme"),
         ("sources: [{location: plain, folder: a/../..}]", r"leads out of the repository"),
         ("sources: [plain]\nfiles: {text: [], notebook: [], table: []}", "there is nothing to take"),
+        ("sources: [plain]\nfiles: {text: [md]}", "files.text: 'md' is no suffix"),
         ("sources: [plain]\nfrist: [plain]", "frist: unknown key; did you mean 'first'?"),
         ("sources: [plain", "is not valid YAML"),
         ("version: 2\nsources: [plain]", "version: 2 is not one of 1"),
