@@ -145,11 +145,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _print_error(error: Exception, verbose: bool) -> None:
     from rich.text import Text
 
-    from chrysalis_mlx.cli.output import console
+    from chrysalis_mlx.cli.output import console, printable
 
     if verbose:
         import traceback
 
         traceback.print_exception(error)
     # Text, not markup: a path or a value may hold square brackets. soft_wrap keeps a path in one piece.
-    console().print(Text.assemble(("error: ", "red"), str(error)), soft_wrap=True)
+    console().print(Text.assemble(("error: ", "red"), printable(str(error), lines=True)), soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,9 @@ from rich.text import Text
 from chrysalis_mlx.progress import Bar
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# Control characters, marks that turn the direction of the text, separators of lines, and bytes that are no UTF-8.
+_OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def json_option(function: F) -> F:
@@ -58,12 +62,31 @@ def out() -> Console:
     return Console(highlight=False)
 
 
+def printable(text: str, *, lines: bool = False) -> str:
+    """Text of a stranger, such as a file's name, that a terminal shows and does not obey: escapes as in "\\x1b".
+
+    Args:
+        lines: keep line breaks.
+    """
+
+    def escape(match: re.Match[str]) -> str:
+        return match[0] if lines and match[0] == "\n" else match[0].encode("unicode_escape").decode("ascii")
+
+    return _OBEYED.sub(escape, text)
+
+
+def say(*lines: str) -> None:
+    """Print each line whole on standard output, as it is and never read as markup; what a terminal obeys is escaped."""
+    for line in lines:
+        out().print(Text(printable(line)), soft_wrap=True)
+
+
 def table(*columns: str, rows: Sequence[Sequence[object]], title: str | None = None) -> Table:
     """A table whose number columns stand to the right.
 
     Args:
         columns: the headings; one that begins with ">" is aligned to the right.
-        rows: the cells, top to bottom, shown as they are and never read as markup; integers get thousands separators.
+        rows: the cells, top to bottom, never read as markup, `printable`; integers get thousands separators.
         title: a line above the table.
     """
     result = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False)
@@ -73,7 +96,7 @@ def table(*columns: str, rows: Sequence[Sequence[object]], title: str | None = N
             column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
         )
     for row in rows:
-        result.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+        result.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else printable(str(cell))) for cell in row))
     return result
 
 
@@ -166,7 +189,8 @@ def progress(
 
 def _show(fields: dict[str, object]) -> str:
     return "  ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in fields.items()
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {printable(str(value))}"
+        for name, value in fields.items()
     )
 
 

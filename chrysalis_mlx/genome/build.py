@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.files.licence import is_licence_file, licence_of
-from chrysalis_mlx.genome.files.rules import LeftOut, Refusal, Rules, shown_path
+from chrysalis_mlx.genome.files.rules import LeftOut, Reason, Refusal, Rules, shown_path
+from chrysalis_mlx.genome.git.clone import read_failures
 from chrysalis_mlx.genome.git.command import GitError, git
-from chrysalis_mlx.genome.manifest import ManifestWriter, RepositoryRecord, file_record, manifest_path
+from chrysalis_mlx.genome.git.disk import PASSED_OVER, quoted
+from chrysalis_mlx.genome.manifest import ManifestWriter, RepositoryRecord, file_record, manifest_path, recorded_genome
 from chrysalis_mlx.genome.snapshot import Snapshot, open_snapshot
 from chrysalis_mlx.genome.sources.pins import Failure, Lock
 from chrysalis_mlx.genome.text.format import GenomeFile, write_genome
@@ -72,7 +74,14 @@ def build_genome(
     Raises:
         GenomeError: a repository that is missing or damaged, an output inside of a source, or nothing to write.
     """
-    refuse_inside_source(lock, output)
+    written = manifest_path(output)
+    refuse_inside_source(lock, clones, output, written)
+    if written.exists() and recorded_genome(written) is None:
+        raise GenomeError(
+            f"the genome's manifest would replace {written.name}, which is none",
+            where=written,
+            fix="give the genome another name, or move that file away",
+        )
     opened, failed = _open(lock, clones, keep_going)
     report = BuildReport(output, failed=failed)
 
@@ -81,9 +90,9 @@ def build_genome(
         _count(report, record)
 
     total = sum(len(snapshot.entries) for _, snapshot in opened)
-    with ManifestWriter(lock, failed) as manifest, progress("building", total, unit="file") as bar:
+    with ManifestWriter(written, lock, failed) as manifest, progress("building", total, unit="file") as bar:
         identity = write_genome(_files(opened, Rules(lock.files), finished, bar), output)
-        totals = manifest.finish(manifest_path(output), identity)
+        totals = manifest.finish(identity)
     report.sha256, report.bytes, report.files = identity.sha256, identity.bytes, totals["files"]
     return report
 
@@ -103,15 +112,15 @@ def express(snapshot: Snapshot, rules: Rules, record: RepositoryRecord, bar: Bar
         record.licence = licence_of(texts)
         if refusal := rules.refuse_licence(record.licence):
             refusals, wanted = dict.fromkeys(refusals, refusal), []
-        record.left_out = [LeftOut(shown_path(path), "rule", why) for path, why in snapshot.skipped]
-        record.left_out += [LeftOut(shown_path(path), *refusal) for path, refusal in refusals.items() if refusal]
+        record.left_out = [LeftOut(quoted(path), _skipped(why), why) for path, why in snapshot.skipped]
+        record.left_out += [LeftOut(quoted(path), *refusal) for path, refusal in refusals.items() if refusal]
         if bar is not None:
             bar.update(len(refusals) - len(wanted))
         for entry, content in zip(wanted, contents, strict=False):
             path = shown_path(entry.path)
             text = rules.text_of(path, content)
             if isinstance(text, Refusal):
-                record.left_out.append(LeftOut(path, *text))
+                record.left_out.append(LeftOut(quoted(entry.path), *text))
             else:
                 file = GenomeFile(record.name, path, text)
                 record.files.append(file_record(path, file.content, entry.oid))
@@ -121,25 +130,39 @@ def express(snapshot: Snapshot, rules: Rules, record: RepositoryRecord, bar: Bar
     record.left_out.sort(key=lambda item: item.path)
 
 
-def refuse_inside_source(lock: Lock, written: Path) -> None:
-    """Refuse a place inside of a source: a genome must not eat itself.
+def refuse_inside_source(lock: Lock, clones: Path, *places: Path) -> None:
+    """Refuse places inside of a source: a genome must not eat itself.
 
     What git ignores in a checkout is no part of it and never will be; such a place is fine.
 
     Raises:
-        GenomeError: the place is a part of a source, or would become one.
+        GenomeError: a place is a part of a source, or would become one.
     """
     for pin in lock.repositories:
-        if pin.kind == "remote":
-            continue
-        root = lock.root(pin, Path()).resolve()
-        place = written.resolve()
-        if place.is_relative_to(root) and not (pin.kind == "checkout" and _is_ignored(root, place)):
-            raise GenomeError(
-                f"the genome would be read into itself: this place is inside of the source {pin.name!r}",
-                where=written,
-                fix="write it outside of the source, or into a folder that its .gitignore names",
-            )
+        root = lock.root(pin, clones)
+        for place in places:
+            if is_inside(place, root) and not (pin.kind == "checkout" and _is_ignored(root, place.resolve())):
+                raise GenomeError(
+                    f"the genome would be read into itself: this place is inside of the source {pin.name!r}",
+                    where=place,
+                    fix="write it outside of the source, or into a folder that its .gitignore names",
+                )
+
+
+def refuse_lock_inside_directory(lock: Lock, lock_file: Path) -> None:
+    """Refuse a lock that lies in a plain directory which it pins: it would be out of date by its own writing.
+
+    Raises:
+        GenomeError: it does.
+    """
+    directories = tuple(pin for pin in lock.repositories if pin.kind == "directory")
+    refuse_inside_source(replace(lock, repositories=directories).at(lock.base), Path(), lock_file)
+
+
+def is_inside(place: Path, folder: Path) -> bool:
+    """Whether a place is the folder or lies in it, by whatever name: some file systems know no upper case."""
+    place = place.resolve()
+    return folder.exists() and any(part.exists() and part.samefile(folder) for part in (place, *place.parents))
 
 
 def _is_ignored(root: Path, place: Path) -> bool:
@@ -157,11 +180,12 @@ def _open(
 ) -> tuple[list[tuple[RepositoryRecord, Snapshot]], tuple[Failure, ...]]:
     """Every repository, or all that cannot be had in one error."""
     opened, failed, errors = [], list(lock.failed), []
+    words = read_failures(clones)
     for pin in lock.repositories:
         try:
             opened.append((RepositoryRecord(**vars(pin)), open_snapshot(pin, lock.root(pin, clones))))
         except GenomeError as error:
-            failed.append(Failure(pin.name, pin.location, error.what))
+            failed.append(Failure(pin.name, pin.location, words.get(pin.name, error.what)))
             errors.append(error)
     if not failed or keep_going:
         return opened, tuple(failed)
@@ -171,6 +195,10 @@ def _open(
         f"{len(failed)} repositories cannot be had:" + "".join(f"\n  - {item.name}: {item.reason}" for item in failed),
         fix="bring them with `chrysalis-mlx genome clone`, or go without them: --keep-going",
     )
+
+
+def _skipped(why: str) -> Reason:
+    return "rule" if why in PASSED_OVER else "unreadable"
 
 
 def _files(

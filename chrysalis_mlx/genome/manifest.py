@@ -92,13 +92,14 @@ class RepositoryRecord:
 class ManifestWriter:
     """Writes a manifest while its genome is written; memory for one repository. A context manager."""
 
-    def __init__(self, lock: Lock | None = None, failed: Sequence[Failure] = ()) -> None:
-        self._lock = lock
-        self._failed = failed
+    def __init__(self, path: Path, lock: Lock | None = None, failed: Sequence[Failure] = ()) -> None:
+        self._path, self._lock, self._failed = path, lock, failed
         self._totals = {"repositories": 0, "files": 0, "content_bytes": 0}
 
     def __enter__(self) -> Self:
-        self._spool: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")
+        # Beside the manifest, so that a disk that is too small is known before the genome gets its name.
+        folder = self._path.parent if self._path.parent.is_dir() else None
+        self._spool: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", dir=folder)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,8 +117,8 @@ class ManifestWriter:
         self._totals["files"] += len(record.files)
         self._totals["content_bytes"] += record.bytes
 
-    def finish(self, path: Path, identity: GenomeIdentity) -> dict[str, Any]:
-        """Write the manifest to `path`; returns what it says of the genome as a whole."""
+    def finish(self, identity: GenomeIdentity) -> dict[str, Any]:
+        """Write the manifest; returns what it says of the genome as a whole. No older one is left when it cannot."""
         totals = {"sha256": identity.sha256, "bytes": identity.bytes, **self._totals}
         head = {
             "schema": SCHEMA,
@@ -127,7 +128,8 @@ class ManifestWriter:
             "failed": [asdict(failure) for failure in self._failed],
         }
         self._spool.seek(0)
-        with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+        self._path.unlink(missing_ok=True)
+        with atomic_path(self._path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
             stream.write(json.dumps(head, indent=1, ensure_ascii=False)[:-2] + ',\n "repositories": [\n')
             shutil.copyfileobj(self._spool, stream)
             stream.write("\n]}\n")
@@ -156,7 +158,6 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], list[RepositoryRecord]]:
             )
             for entry in head.pop("repositories")
         ]
-        return head, repositories
     except FileNotFoundError as error:
         raise GenomeError(
             "the genome has no manifest", where=path, fix="name it with --manifest, or build the genome again"
@@ -165,6 +166,17 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], list[RepositoryRecord]]:
         raise GenomeError(
             f"the manifest cannot be read: {error!r}", where=path, fix="build the genome again"
         ) from error
+    _refuse_twice([record.name for record in repositories], path)
+    for record in repositories:
+        _refuse_twice([f"{record.name}/{item.path}" for item in record.files], path)
+        _refuse_twice([f"{record.name}/{item.path} (left out)" for item in record.left_out], path)
+    return head, repositories
+
+
+def _refuse_twice(names: list[str], manifest: Path) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise GenomeError(f"the manifest has {twice} twice", where=manifest, fix="build the genome again")
 
 
 def copy_manifest(genome: Path, target: Path) -> GenomeIdentity:
@@ -174,14 +186,14 @@ def copy_manifest(genome: Path, target: Path) -> GenomeIdentity:
         GenomeError: the genome cannot be read, or is not what its manifest says.
     """
     reading = read_genome(genome)
-    with ManifestWriter() as writer:
+    with ManifestWriter(target) as writer:
         for record in _records(reading):
             writer.add(record)
         assert reading.identity is not None  # it was read to its end
         source = manifest_path(genome)
-        recorded = _genome_of(source)
+        recorded = recorded_genome(source)
         if recorded is None:
-            writer.finish(target, reading.identity)
+            writer.finish(reading.identity)
         elif recorded != reading.identity.sha256:
             raise GenomeError(
                 "the genome is not the one that its manifest tells of",
@@ -194,7 +206,7 @@ def copy_manifest(genome: Path, target: Path) -> GenomeIdentity:
     return reading.identity
 
 
-def _genome_of(manifest: Path) -> str | None:
+def recorded_genome(manifest: Path) -> str | None:
     """The genome that a manifest tells of; None when there is no manifest, or a file of that name and another kind."""
     try:
         sha256: str = read_manifest(manifest)[0]["genome"]["sha256"]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.audit.levels import audit
-from chrysalis_mlx.genome.build import BuildReport, build_genome, refuse_inside_source
+from chrysalis_mlx.genome.build import BuildReport, build_genome, refuse_inside_source, refuse_lock_inside_directory
 from chrysalis_mlx.genome.git.clone import clone
 from chrysalis_mlx.genome.manifest import manifest_path, read_manifest
 from chrysalis_mlx.genome.sources.find import config_of, load_config
-from chrysalis_mlx.genome.sources.lock import config_hash, lock_sources
+from chrysalis_mlx.genome.sources.lock import config_hash, lock_sources, raise_failures
 from chrysalis_mlx.genome.sources.pins import Lock
 from chrysalis_mlx.genome.sources.schema import GenomeConfig
 from chrysalis_mlx.genome.text.format import genome_identity
@@ -40,6 +40,7 @@ def make_genome(sources: Path, output: Path, *, progress: Progress = silent) -> 
         lock = read_fresh_lock(lock_file)
     else:
         lock = _locked(load_config(sources), sources.absolute().parent, as_written=False, progress=progress)
+        refuse_lock_inside_directory(lock, lock_file)
         lock.write(lock_file)
     _bring(lock, clones, keep_going=False, progress=progress)
     _require_sound(lock, clones, progress)
@@ -84,34 +85,25 @@ def is_built_from(lock: Lock, genome: Path) -> bool:
     return (head["lock"], head["genome"]["sha256"]) == (lock.sha256, identity.sha256)
 
 
-def refuse_failures(failures: dict[str, str], what: str) -> None:
-    """Raise one error for every repository that failed, each with its own words.
-
-    Raises:
-        GenomeError: there is at least one failure.
-    """
-    if failures:
-        lines = "".join(f"\n  - {name}: {reason}" for name, reason in failures.items())
-        raise GenomeError(f"{len(failures)} {what}:{lines}", fix="mend them, or go without them: --keep-going")
-
-
 def _locked(
     config: GenomeConfig, base: Path, *, as_written: bool, keep_going: bool = False, progress: Progress
 ) -> Lock:
     report = lock_sources(config, base, as_written=as_written, progress=progress)
     if not keep_going:
-        refuse_failures({name: error.what for name, error in report.failures.items()}, "sources cannot be locked")
+        raise_failures(report.failures, "sources cannot be locked")
     return report.lock
 
 
 def _bring(lock: Lock, clones: Path, *, keep_going: bool, progress: Progress) -> None:
     if all(pin.kind != "remote" for pin in lock.repositories):
         return
-    refuse_inside_source(lock, clones)
+    refuse_inside_source(lock, clones, clones)
     outcomes = clone(lock, clones, progress=progress)
     if not keep_going:
         failed = {item.name: item.reason or "" for item in outcomes if item.outcome == "failed"}
-        refuse_failures(failed, "repositories cannot be cloned")
+        raise_failures(
+            {name: GenomeError(words, where=name) for name, words in failed.items()}, "repositories cannot be cloned"
+        )
 
 
 def _require_sound(lock: Lock, clones: Path, progress: Progress) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chrysalis_mlx.config import from_plain
+from chrysalis_mlx.config import to_plain
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.build import express
 from chrysalis_mlx.genome.files.rules import Rules
 from chrysalis_mlx.genome.manifest import FileRecord, RepositoryRecord, file_record, manifest_path, read_manifest
 from chrysalis_mlx.genome.snapshot import open_snapshot
 from chrysalis_mlx.genome.sources.pins import Lock
-from chrysalis_mlx.genome.sources.schema import FileRules
 from chrysalis_mlx.genome.text.format import read_genome
 from chrysalis_mlx.progress import Progress, silent
 
@@ -45,22 +43,21 @@ def verify_genome(
     genome: Path,
     manifest: Path | None = None,
     *,
-    clones: Path | None = None,
-    base: Path | None = None,
     lock: Lock | None = None,
+    clones: Path | None = None,
     progress: Progress = silent,
 ) -> Verification:
-    """Compare a genome with its manifest and, when `clones` is named, with what it was made from.
+    """Compare a genome with its manifest and, when a lock is named, with the repositories that the lock pins.
 
     Args:
         genome: the file.
         manifest: its manifest; the one beside it by default.
-        clones: where its remotes were cloned to; every file is then made again from the pinned commits.
-        base: the folder that relative locations count from; the manifest's by default.
-        lock: what it must have been built from.
+        lock: what it must have been built from, pin for pin and rule for rule; nothing that the manifest claims is
+            taken on trust then, every file is made again from the pinned commits.
+        clones: where the lock's remotes were cloned to.
 
     Returns:
-        every difference; none means that the genome is what the manifest says.
+        every difference; none means that the genome is what the manifest says, and what the lock gives.
 
     Raises:
         GenomeError: there is no genome or no manifest that could be compared.
@@ -68,12 +65,10 @@ def verify_genome(
     manifest = manifest or manifest_path(genome)
     head, records = read_manifest(manifest)
     result = Verification(genome, manifest)
-    if lock is not None and head["lock"] != lock.sha256:
-        result.problems.append("the lock is not the one that the genome was built from")
     _compare_text(genome, head["genome"], records, result, progress)
-    if clones is not None:
-        sources = Lock(files=_rules(head, manifest)).at(base or manifest.absolute().parent)
-        _compare_sources(sources, records, clones, result, progress)
+    if lock is not None:
+        result.problems += _lock_differences(head, records, lock, manifest)
+        _compare_sources(lock, clones or Path(), head, records, result, progress)
     return result
 
 
@@ -81,29 +76,38 @@ def _compare_text(
     genome: Path, totals: dict[str, Any], records: list[RepositoryRecord], result: Verification, progress: Progress
 ) -> None:
     expected = {(record.name, file.path): file for record in records for file in record.files}
-    order: list[tuple[str, str]] = []
-    in_order = list(expected)
+    in_order, order = list(expected), []
+    content_bytes = 0
     reading = read_genome(genome)
     with progress("verifying", len(expected), unit="file") as bar:
         try:
             for file in reading:
-                key = (file.repository, file.path)
-                order.append(key)
-                result.problems += _differences(key, file.content, expected.pop(key, None))
-                result.files += 1
+                order.append((file.repository, file.path))
+                result.problems += _differences(order[-1], file.content, expected.pop(order[-1], None))
+                content_bytes += len(file.content)
                 bar.update(1)
         except GenomeError as error:
             result.problems.append(f"{error.what} ({error.where}); {len(expected):,} files were not reached")
             return
+    result.files = len(order)
     result.problems += [f"{repository}/{path}: missing" for repository, path in expected]
-    identity = reading.identity
-    assert identity is not None
-    result.sha256 = identity.sha256
     if not result.problems and order != in_order:
         first = next(found for found, wanted in zip(order, in_order, strict=True) if found != wanted)
         result.problems.append(f"{'/'.join(first)}: not where the manifest has it")
+    identity = reading.identity
+    assert identity is not None
+    result.sha256 = identity.sha256
     if identity.sha256 != totals["sha256"] and not result.problems:
         result.problems.append("every file is as it should be, but something between them was changed")
+    counted = {
+        "bytes": identity.bytes,
+        "repositories": len({repository for repository, _ in order}),
+        "files": len(order),
+        "content_bytes": content_bytes,
+    }
+    for name, value in counted.items():
+        if totals[name] != value and not result.problems:
+            result.problems.append(f"the manifest counts {totals[name]:,} as genome.{name}, it is {value:,}")
 
 
 def _differences(key: tuple[str, str], content: bytes, recorded: FileRecord | None) -> Iterator[str]:
@@ -119,38 +123,59 @@ def _differences(key: tuple[str, str], content: bytes, recorded: FileRecord | No
         )
 
 
-def _rules(head: dict[str, Any], manifest: Path) -> FileRules:
+def _lock_differences(
+    head: dict[str, Any], records: list[RepositoryRecord], lock: Lock, manifest: Path
+) -> Iterator[str]:
+    """Where the manifest speaks of other pins or rules than the lock."""
     if head["rules"] is None:
         raise GenomeError("the genome was made elsewhere; its manifest does not say from what", where=manifest)
-    rules, problems = from_plain(FileRules, head["rules"])
-    if problems:
-        raise GenomeError("the manifest's rules cannot be read: " + "; ".join(problems), where=manifest)
-    return typing.cast(FileRules, rules)
+    rules = asdict(lock.files)
+    for name in sorted(rules.keys() | head["rules"].keys()):
+        asked, used = to_plain(rules.get(name)), head["rules"].get(name)
+        if asked != used:
+            yield f"files.{name}: the lock says {asked}, the genome was built with {used}"
+    pins = {pin.name: pin for pin in lock.repositories}
+    for record in records:
+        if record.pin() != pins.get(record.name):
+            yield f"{record.name}: the manifest has {record.pin()}, the lock has {pins.get(record.name, 'nothing')}"
+    in_order = [pin.name for pin in lock.repositories if pin.name in {record.name for record in records}]
+    if in_order != [record.name for record in records if record.name in pins]:
+        yield "the repositories do not follow each other as in the lock"
 
 
 def _compare_sources(
-    sources: Lock, records: list[RepositoryRecord], clones: Path, result: Verification, progress: Progress
+    lock: Lock,
+    clones: Path,
+    head: dict[str, Any],
+    records: list[RepositoryRecord],
+    result: Verification,
+    progress: Progress,
 ) -> None:
-    """Make every file again from its pinned commit; what is left out counts too: nothing is dropped in silence."""
-    rules = Rules(sources.files)
+    """Make every file of the lock again from its pinned commit; what is left out counts too."""
+    rules = Rules(lock.files)
+    recorded = {record.name: record for record in records}
+    failed = {failure["name"] for failure in head["failed"]}
     result.repositories = 0
-    with progress("comparing with the sources", len(records), unit="repository") as bar:
-        for record in records:
+    with progress("comparing with the sources", len(lock.repositories), unit="repository") as bar:
+        for pin in lock.repositories:
             try:
-                pin = record.pin()
-                snapshot = open_snapshot(pin, sources.root(pin, clones))
+                snapshot = open_snapshot(pin, lock.root(pin, clones))
                 again = RepositoryRecord(**vars(pin))
                 for _ in express(snapshot, rules, again):
                     pass
             except GenomeError as error:
-                result.problems.append(f"{record.name}: {error.what}")
+                if pin.name not in failed:
+                    result.problems.append(f"{pin.name}: {error.what}")
             else:
-                result.problems += _record_differences(record, again)
+                result.problems += _record_differences(recorded.get(pin.name), again)
                 result.repositories += 1
-            bar.update(1, last=record.name)
+            bar.update(1, last=pin.name)
 
 
-def _record_differences(record: RepositoryRecord, again: RepositoryRecord) -> Iterator[str]:
+def _record_differences(record: RepositoryRecord | None, again: RepositoryRecord) -> Iterator[str]:
+    if record is None:
+        yield f"{again.name}: the lock has it and it is here, and the genome is without it"
+        return
     if record.licence != again.licence:
         yield f"{record.name}: the manifest says the licence is {record.licence}, its source says {again.licence}"
     for what in ("files", "left_out"):

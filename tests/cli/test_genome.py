@@ -66,7 +66,7 @@ def test_the_same_for_people(place: Path, capfd: pytest.CaptureFixture[str], tin
         (["audit"], ["L1 commit", "current", "pass", "3 of 3 repositories are sound"]),
         (["build", "-o", "old.txt.xz"], ["left out", "old.txt.xz: 5 files", "sha256 "]),
         (["verify", "old.txt.xz"], ["5 files agree with old.json"]),
-        (["verify", "old.txt.xz", "--clones", "clones"], ["and with 3 repositories"]),
+        (["verify", "old.txt.xz", "--lock", "genome.lock.json", "--clones", "clones"], ["and with 3 repositories"]),
         (["show", "old.txt.xz", "--model", str(tiny_model)], ["largest files", "tokens", "code/data.csv"]),
         (["build", "--exclude", "*.csv", "--exclude", "secret.md"], ["genome.txt: 4 files"]),
         (["diff", "old.txt.xz", "genome.txt"], ["- code/data.csv", "0 files came, 1 went, 0 changed"]),
@@ -76,6 +76,12 @@ def test_the_same_for_people(place: Path, capfd: pytest.CaptureFixture[str], tin
         assert status == 0, (command, err)
         for word in words:
             assert word in out, (command, out)
+
+
+def test_clones_alone_say_nothing_of_where_a_checkout_is(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capfd, "genome", "verify", "genome.txt", "--clones", "clones")
+    assert (status, out) == (2, "")
+    assert "--clones needs --lock: relative locations count from the lock's folder" in err
 
 
 def test_tokens_are_those_of_the_model(place: Path, capfd: pytest.CaptureFixture[str], tiny_model: Path) -> None:
@@ -119,13 +125,16 @@ def test_one_failed_repository(place: Path, capfd: pytest.CaptureFixture[str], t
     assert "the repository is not here" in err
     status, _, err = call(capfd, "genome", "build", "--keep-going")
     assert status == 0
-    assert "note: without docs: the repository is not here" in err
+    assert "note: without docs: fatal: " in err
     manifest = json.loads((place / "genome.json").read_text())
-    assert [failure["name"] for failure in manifest["failed"]] == ["docs"]
+    (failure,) = manifest["failed"]
+    assert failure["name"] == "docs"
+    assert "does not appear to be a git repository" in failure["reason"]
 
     status, _, err = call(capfd, "genome", "lock")
     assert status == 1
-    assert "1 sources cannot be locked:\n  - docs: " in err
+    assert "git ls-remote failed: fatal: " in err
+    assert "does not appear to be a git repository" in err
     status, out, _ = call(capfd, "genome", "lock", "--keep-going")
     assert status == 0
     assert "docs cannot be had:" in out

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from chrysalis_mlx.errors import GenomeError
-from chrysalis_mlx.genome.build import BuildReport, build_genome, refuse_inside_source
+from chrysalis_mlx.genome.build import BuildReport, build_genome, refuse_inside_source, refuse_lock_inside_directory
 from chrysalis_mlx.genome.files.rules import LeftOut
 from chrysalis_mlx.genome.manifest import FileRecord, manifest_path, read_manifest
 from chrysalis_mlx.genome.sources.find import config_of, load_config
@@ -175,7 +176,7 @@ def test_each_reason_for_leaving_out(tmp_path: Path) -> None:
         "pointer.json": "lfs",
         "key.md": "secret",
         "bad.ipynb": "notebook",
-        "two\nlines.md": "name",
+        '"two\\012lines.md"': "name",
         "link.md": "link",
         "library": "submodule",
     }
@@ -201,7 +202,7 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     git(tmp_path / "code", "add", ".")
     git(tmp_path / "code", "commit", "--quiet", "-m", "latin")
     build(tmp_path, lock_of(tmp_path, "code"))
-    assert left_out(tmp_path) == {"latin\\xe9.md": ("name", "its name is not UTF-8")}
+    assert left_out(tmp_path) == {'"latin\\351.md"': ("name", "its name is not UTF-8")}
 
 
 def test_notebooks_and_tables(tmp_path: Path) -> None:
@@ -274,6 +275,48 @@ def test_a_damaged_object_never_passes(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_forged_tree_never_passes(tmp_path: Path) -> None:
+    root = tmp_path / "code"
+    make_repository(root, {"docs/a.md": "true\n"})
+    lock = lock_of(tmp_path, "code")
+    make_repository(tmp_path / "forger", {"docs/a.md": "forged\n"})
+    tree = git(root, "rev-parse", "HEAD:docs")
+    for path in (tmp_path / "forger" / ".git" / "objects").glob("??/*"):
+        put(root, f".git/objects/{path.parent.name}/{path.name}", path.read_bytes())
+    other = git(tmp_path / "forger", "rev-parse", "HEAD:docs")
+    place = root / ".git" / "objects" / tree[:2] / tree[2:]
+    place.chmod(0o644)
+    place.write_bytes((root / ".git" / "objects" / other[:2] / other[2:]).read_bytes())
+    with pytest.raises(GenomeError, match=r"are not those of the commit|cannot be listed"):
+        build(tmp_path, lock)
+
+
+def test_a_tree_that_an_old_tool_wrote_is_sound(tmp_path: Path) -> None:
+    root = tmp_path / "code"
+    make_repository(root, {"docs/a.md": "old\n"})
+    docs = bytes.fromhex(git(root, "rev-parse", "HEAD:docs"))
+    raw = put(tmp_path, "tree", b"040000 docs\0" + docs)  # git writes 40000
+    tree = git(root, "hash-object", "-t", "tree", "-w", "--literally", str(raw))
+    git(root, "reset", "--quiet", "--hard", git(root, "commit-tree", tree, "-m", "old"))
+    build(tmp_path, lock_of(tmp_path, "code"))
+    assert [file.path for file in read_genome(tmp_path / "out" / "genome.txt")] == ["docs/a.md"]
+
+
+def test_the_manifest_replaces_no_other_file(tmp_path: Path, sources: Lock) -> None:
+    package = put(tmp_path, "out/package.json", "{}")
+    with pytest.raises(GenomeError, match=r"would replace package\.json, which is none"):
+        build(tmp_path, sources, "out/package")
+    assert package.read_text() == "{}"
+    assert not (tmp_path / "out" / "package").exists()
+
+
+def test_an_unreadable_file_is_notable(tmp_path: Path) -> None:
+    put(tmp_path, "plain/a.md", "a\n")
+    os.mkfifo(tmp_path / "plain" / "pipe.md")
+    report = build(tmp_path, lock_of(tmp_path, "plain"))
+    assert report.notable == [("plain", "pipe.md", "unreadable", "neither a file nor a folder")]
+
+
 def test_what_cannot_be_had(tmp_path: Path, sources: Lock) -> None:
     missing = Pin("web", "remote", "https://example.org/web", "1" * 40)
     lock = dataclasses.replace(sources, repositories=(*sources.repositories, missing)).at(tmp_path)
@@ -312,7 +355,17 @@ def test_output_inside_of_a_source(tmp_path: Path, sources: Lock) -> None:
             build(tmp_path, lock, name)
         assert not (tmp_path / name).exists()
     with pytest.raises(GenomeError, match="read into itself"):
-        refuse_inside_source(lock, tmp_path / "ant" / "clones")
+        refuse_inside_source(lock, tmp_path / "clones", tmp_path / "ant" / "clones")
+    with pytest.raises(GenomeError, match="read into itself"):
+        refuse_lock_inside_directory(lock, tmp_path / "ant" / "genome.lock.json")
+    refuse_lock_inside_directory(lock, tmp_path / "code" / "genome.lock.json")  # of a checkout the commit counts
+    web = make_repository(tmp_path / "clones" / "web", {"a.md": "a\n"})
+    remote = Lock(repositories=(Pin("web", "remote", "https://example.org/web", web),)).at(tmp_path)
+    with pytest.raises(GenomeError, match="read into itself"):
+        build(tmp_path, remote, "clones/web/g.txt")
+    put(tmp_path, "code/.gitignore", "built/\n*.txt\n")
+    with pytest.raises(GenomeError, match="read into itself"):
+        build(tmp_path, lock, "code/g.txt")  # git ignores it, and not its manifest
     assert build(tmp_path, lock, "code/built/g.txt").files == 3  # what git ignores is no part of the checkout
     git(tmp_path / "code", "add", "--force", "built/g.txt")
     with pytest.raises(GenomeError, match="read into itself"):

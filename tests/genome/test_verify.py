@@ -33,7 +33,7 @@ def verify(tmp_path: Path, **options: object) -> Verification:
 
 
 def test_a_sound_genome(tmp_path: Path, lock: Lock) -> None:
-    found = verify(tmp_path, clones=tmp_path / "clones", lock=lock)
+    found = verify(tmp_path, lock=lock)
     assert (found.problems, found.files, found.repositories) == ([], 3, 2)
     assert found.sha256 == genome_identity(tmp_path / "genome.txt").sha256
 
@@ -76,11 +76,10 @@ def test_files_that_changed_places(tmp_path: Path, lock: Lock) -> None:
 
 
 def test_against_the_sources(tmp_path: Path, lock: Lock) -> None:
-    clones = tmp_path / "clones"
     put(tmp_path, "code/a.md", "changed, not committed\n")
-    assert verify(tmp_path, clones=clones).problems == []
+    assert verify(tmp_path, lock=lock).problems == []
     put(tmp_path, "plain/c.md", "changed\n")
-    assert verify(tmp_path, clones=clones).problems == ["plain: the directory was changed after it was locked"]
+    assert verify(tmp_path, lock=lock).problems == ["plain: the directory was changed after it was locked"]
     put(tmp_path, "plain/c.md", "gamma\n")
 
     # A manifest and a genome that agree with each other, and not with the commit.
@@ -90,7 +89,7 @@ def test_against_the_sources(tmp_path: Path, lock: Lock) -> None:
     path.write_bytes(path.read_bytes().replace(b"alpha", b"omega"))
     forged = manifest.read_text().replace(before.sha256, "a6c1e3ac15e5b10f2c4e9d1e1c0a0b5e" * 2)
     manifest.write_text(forged)
-    problems = verify(tmp_path, clones=clones).problems
+    problems = verify(tmp_path, lock=lock).problems
     assert any(problem.startswith("code/a.md: the manifest has FileRecord(path='a.md'") for problem in problems)
 
 
@@ -101,20 +100,68 @@ def test_a_file_that_the_manifest_does_not_account_for(tmp_path: Path, lock: Loc
     value["repositories"][0]["licence"] = "MIT"
     manifest.write_text(json.dumps(value))
     assert verify(tmp_path).problems == []
-    licence, unnamed = verify(tmp_path, clones=tmp_path / "clones").problems
+    licence, unnamed = verify(tmp_path, lock=lock).problems
     assert licence == "code: the manifest says the licence is MIT, its source says None"
     assert unnamed.startswith("code/bad.md: the manifest has nothing, its source gives LeftOut(path='bad.md'")
 
 
+def forge(tmp_path: Path, **changes: object) -> None:
+    """Change the manifest as somebody would who wants it to pass."""
+    manifest = tmp_path / "genome.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | changes))
+
+
 def test_another_lock(tmp_path: Path, lock: Lock) -> None:
-    other = dataclasses.replace(lock, history=True)
-    assert verify(tmp_path, lock=other).problems == ["the lock is not the one that the genome was built from"]
+    rules = dataclasses.replace(lock, files=dataclasses.replace(lock.files, exclude=("*.rst",))).at(tmp_path)
+    assert verify(tmp_path, lock=rules).problems == [
+        "files.exclude: the lock says ['*.rst'], the genome was built with []"
+    ]
+    later = make_repository(tmp_path / "code", {"new.md": "new\n"})
+    code, plain = lock.repositories
+    moved = dataclasses.replace(lock, repositories=(dataclasses.replace(code, commit=later), plain)).at(tmp_path)
+    problems = verify(tmp_path, lock=moved).problems
+    assert problems[0].startswith("code: the manifest has Pin(name='code', kind='checkout'")
+    assert problems[1].startswith("code/new.md: the manifest has nothing, its source gives FileRecord(path='new.md'")
+    turned = dataclasses.replace(lock, repositories=(plain, code)).at(tmp_path)
+    assert verify(tmp_path, lock=turned).problems == ["the repositories do not follow each other as in the lock"]
+
+
+def test_a_genome_that_hides_a_repository_of_the_lock(tmp_path: Path, lock: Lock) -> None:
+    part = dataclasses.replace(lock, repositories=lock.repositories[:1]).at(tmp_path)
+    build_genome(part, tmp_path / "clones", tmp_path / "genome.txt")
+    hidden = ["plain: the lock has it and it is here, and the genome is without it"]
+    forge(tmp_path, lock=lock.sha256)
+    assert verify(tmp_path, lock=lock).problems == hidden
+    forge(tmp_path, lock=lock.sha256, failed=[{"name": "plain", "location": "plain", "reason": "gone"}])
+    assert verify(tmp_path, lock=lock).problems == hidden
+    (tmp_path / "plain").rename(tmp_path / "away")
+    assert verify(tmp_path, lock=lock).problems == []  # it says that it is without, and it cannot be had
+
+
+@pytest.mark.parametrize("name", ["bytes", "repositories", "files", "content_bytes"])
+def test_false_totals(tmp_path: Path, lock: Lock, name: str) -> None:
+    genome = json.loads((tmp_path / "genome.json").read_text())["genome"]
+    forge(tmp_path, genome=genome | {name: genome[name] + 1})
+    assert verify(tmp_path).problems == [
+        f"the manifest counts {genome[name] + 1:,} as genome.{name}, it is {genome[name]:,}"
+    ]
+
+
+def test_a_manifest_that_has_something_twice(tmp_path: Path, lock: Lock) -> None:
+    repositories = json.loads((tmp_path / "genome.json").read_text())["repositories"]
+    forge(tmp_path, repositories=[repositories[0], *repositories])
+    with pytest.raises(GenomeError, match="the manifest has code twice"):
+        verify(tmp_path)
+    file = repositories[0]["files"][0]
+    forge(tmp_path, repositories=[repositories[0] | {"files": [{**file, "sha256": "0" * 64}, file]}])
+    with pytest.raises(GenomeError, match=r"the manifest has code/a\.md twice"):
+        verify(tmp_path)
 
 
 def test_a_clone_that_lost_its_commit(tmp_path: Path, lock: Lock) -> None:
     (tmp_path / "code").rename(tmp_path / "old")
     make_repository(tmp_path / "code", {"x.md": "x\n"})
-    (problem,) = verify(tmp_path, clones=tmp_path / "clones").problems
+    (problem,) = verify(tmp_path, lock=lock).problems
     assert problem == f"code: the commit {git(tmp_path / 'old', 'rev-parse', 'HEAD')} is not here"
 
 
@@ -125,7 +172,7 @@ def test_a_genome_made_elsewhere(tmp_path: Path) -> None:
     assert copy_manifest(tmp_path / "genome.txt", tmp_path / "genome.json") == identity
     assert verify(tmp_path).problems == []
     with pytest.raises(GenomeError, match="made elsewhere"):
-        verify(tmp_path, clones=tmp_path)
+        verify(tmp_path, lock=Lock())
     put(tmp_path, "genome.txt", (tmp_path / "genome.txt").read_text().replace("ä", "ö"))
     assert verify(tmp_path).problems[0].startswith("s/b: altered: 2 bytes")
     with pytest.raises(GenomeError, match="not the one that its manifest tells of"):

@@ -23,7 +23,7 @@ def command() -> None:
       chrysalis-mlx genome clone                          # exactly these commits, into clones/
       chrysalis-mlx genome audit                          # four levels of proof
       chrysalis-mlx genome build                          # genome.txt and its manifest, genome.json
-      chrysalis-mlx genome verify genome.txt --clones clones
+      chrysalis-mlx genome verify genome.txt --lock genome.lock.json
     """
 
 

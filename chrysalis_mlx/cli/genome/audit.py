@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from chrysalis_mlx.cli.genome.options import clones_option, jobs_option, lock_option, offline_option
-from chrysalis_mlx.cli.output import json_option, out, print_json, progress, table
+from chrysalis_mlx.cli.output import json_option, out, print_json, progress, say, table
 from chrysalis_mlx.genome.audit.levels import NAMES, AuditReport, Verdict
 from chrysalis_mlx.genome.audit.levels import audit as audit_all
 from chrysalis_mlx.genome.sources.pins import Lock
@@ -68,12 +68,10 @@ def _show(report: AuditReport) -> None:
             if verdict.status == "fail":
                 _show_evidence(item.name, verdict)
     sound = len(report.repositories) - len(report.failed)
-    out().print(f"{sound} of {len(report.repositories)} repositories are sound", markup=False)
+    say(f"{sound} of {len(report.repositories)} repositories are sound")
 
 
 def _show_evidence(repository: str, verdict: Verdict) -> None:
-    out().print(f"{repository}, {verdict.level} {verdict.name}:", markup=False)
-    for line in verdict.evidence[:EVIDENCE_SHOWN]:
-        out().print(f"  {line}", markup=False, soft_wrap=True)
+    say(f"{repository}, {verdict.level} {verdict.name}:", *(f"  {line}" for line in verdict.evidence[:EVIDENCE_SHOWN]))
     if len(verdict.evidence) > EVIDENCE_SHOWN:
-        out().print(f"  and {len(verdict.evidence) - EVIDENCE_SHOWN:,} more (--json has all of it)", markup=False)
+        say(f"  and {len(verdict.evidence) - EVIDENCE_SHOWN:,} more (--json has all of it)")

@@ -12,9 +12,8 @@ from chrysalis_mlx.cli.genome.options import (
     clones_option,
     genome_beside,
     keep_going_option,
-    lock_option,
 )
-from chrysalis_mlx.cli.output import console, json_option, out, print_json, progress, table
+from chrysalis_mlx.cli.output import console, json_option, out, print_json, printable, progress, say, table
 from chrysalis_mlx.genome.build import BuildReport, build_genome
 from chrysalis_mlx.genome.manifest import manifest_path
 from chrysalis_mlx.genome.sources.pins import Lock
@@ -27,7 +26,13 @@ LEFT_OUT_SHOWN = 20
 @click.command("build", short_help="Write one text and its manifest.")
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1)
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="The genome.")
-@lock_option
+@click.option(
+    "--lock",
+    "lock_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The lock to build from when no SOURCE is named; genome.lock.json by default.",
+)
 @clones_option
 @click.option(
     "--include", metavar="GLOB", multiple=True, help="Take these files instead of the text types. Repeatable."
@@ -40,7 +45,7 @@ LEFT_OUT_SHOWN = 20
 def build(
     sources: tuple[str, ...],
     output: Path | None,
-    lock_file: Path,
+    lock_file: Path | None,
     clones: Path | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -63,6 +68,9 @@ def build(
     quiet = partial(progress, quiet=as_json)
     if sources and output is None:
         raise click.UsageError("with SOURCEs the genome needs a name: -o FILE")
+    if sources and lock_file:
+        raise click.UsageError("SOURCEs are pinned at once; --lock names repositories that are pinned: use one of them")
+    lock_file = lock_file or Path("genome.lock.json")
     output = output or genome_beside(lock_file)
     place = clones or clones_beside(output if sources else lock_file)
     lock = lock_now(sources, place, keep_going=keep_going, progress=quiet) if sources else read_fresh_lock(lock_file)
@@ -106,12 +114,12 @@ def _show(report: BuildReport, rules: FileRules) -> None:
         out().print(table("left out of", "file", "because", rows=shown))
         if len(report.notable) > LEFT_OUT_SHOWN:
             more = len(report.notable) - LEFT_OUT_SHOWN
-            out().print(f"and {more:,} more, all in {manifest_path(report.path)}", markup=False, soft_wrap=True)
+            say(f"and {more:,} more, all in {manifest_path(report.path)}")
     for failure in report.failed:
-        console().print(f"note: without {failure.name}: {failure.reason}", markup=False, soft_wrap=True)
+        line = f"note: without {failure.name}: {failure.reason}"
+        console().print(printable(line, lines=True), markup=False, soft_wrap=True)
     empty = [item.repository for item in report.repositories if not item.files]
     if empty:
         types = " ".join(sorted(rules.text + rules.notebook + rules.table))
         console().print(f"note: nothing was taken from {', '.join(empty)}; the types are {types}", markup=False)
-    out().print(f"{report.path}: {report.files:,} files, {report.bytes:,} bytes", markup=False, soft_wrap=True)
-    out().print(f"sha256 {report.sha256}", soft_wrap=True)
+    say(f"{report.path}: {report.files:,} files, {report.bytes:,} bytes", f"sha256 {report.sha256}")

@@ -10,13 +10,11 @@ import click
 from chrysalis_mlx.cli.genome.options import (
     clones_option,
     jobs_option,
-    keep_going_option,
     lock_option,
-    offline_option,
     retries_option,
     show_failures,
 )
-from chrysalis_mlx.cli.output import json_option, out, print_json, progress, table
+from chrysalis_mlx.cli.output import json_option, out, print_json, progress, say, table
 from chrysalis_mlx.genome.build import refuse_inside_source
 from chrysalis_mlx.genome.git.clone import clone as clone_all
 from chrysalis_mlx.genome.sources.pins import Lock
@@ -26,10 +24,18 @@ from chrysalis_mlx.genome.stage import clones_beside
 @click.command("clone", short_help="Bring exactly the locked commits.")
 @lock_option
 @clones_option
-@offline_option
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Ask no remote and bring nothing, only say what is here; --retries and --jobs count for nothing then.",
+)
 @retries_option
 @jobs_option
-@keep_going_option
+@click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Exit with 0 all the same; `build --keep-going` records what is missing in the manifest.",
+)
 @json_option
 @click.pass_context
 def clone(
@@ -52,7 +58,7 @@ def clone(
       chrysalis-mlx genome clone --jobs 8
     """
     lock, place = Lock.read(lock_file), clones or clones_beside(lock_file)
-    refuse_inside_source(lock, place)
+    refuse_inside_source(lock, place, place)
     outcomes = clone_all(
         lock, place, offline=offline, jobs=jobs, retries=retries, progress=partial(progress, quiet=as_json)
     )
@@ -62,6 +68,6 @@ def clone(
         out().print(table("repository", "outcome", rows=[(item.name, item.outcome) for item in outcomes]))
         show_failures({item.name: item.reason or "" for item in outcomes if item.outcome == "failed"})
         kept = sum(outcome.outcome != "failed" for outcome in outcomes)
-        out().print(f"{place}: {kept} of {len(outcomes)} remotes are here", markup=False, soft_wrap=True)
+        say(f"{place}: {kept} of {len(outcomes)} remotes are here")
     if not keep_going and any(outcome.outcome == "failed" for outcome in outcomes):
         ctx.exit(1)

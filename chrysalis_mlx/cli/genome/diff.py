@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from chrysalis_mlx.cli.output import json_option, out, print_json, table
+from chrysalis_mlx.cli.output import json_option, out, print_json, say, table
 from chrysalis_mlx.genome.text.diff import GenomeDiff, RepositoryDiff, diff_genomes
 
 FILES_SHOWN = 20
@@ -27,7 +27,7 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
     if as_json:
         print_json(found.as_dict())
     elif found.identical:
-        out().print(f"the same text, byte for byte: sha256 {found.after.sha256}", soft_wrap=True)
+        say(f"the same text, byte for byte: sha256 {found.after.sha256}")
     else:
         _show(found)
 
@@ -50,18 +50,15 @@ def _show(found: GenomeDiff) -> None:
         columns = ("repository", "it", ">came", ">went", ">changed", ">moved", ">unchanged")
         out().print(table(*columns, rows=rows))
     files = [line for item in found.by_repository for line in _files(item)]
-    for line in files[:FILES_SHOWN]:
-        out().print(line, markup=False, soft_wrap=True)
+    say(*files[:FILES_SHOWN])
     if len(files) > FILES_SHOWN:
-        out().print(f"and {len(files) - FILES_SHOWN:,} more (--json has all of them)", markup=False)
+        say(f"and {len(files) - FILES_SHOWN:,} more (--json has all of them)")
     if found.reordered or any(item.reordered for item in found.by_repository):
-        out().print("the order of what both have is another one", markup=False)
+        say("the order of what both have is another one")
     totals = found.totals
-    out().print(
+    say(
         f"{totals.came:,} files came, {totals.went:,} went, {totals.changed:,} changed, {totals.moved:,} moved, "
-        f"{totals.unchanged:,} are unchanged; {found.before.bytes:,} -> {found.after.bytes:,} bytes",
-        markup=False,
-        soft_wrap=True,
+        f"{totals.unchanged:,} are unchanged; {found.before.bytes:,} -> {found.after.bytes:,} bytes"
     )
 
 

@@ -16,10 +16,11 @@ from chrysalis_mlx.cli.genome.options import (
 )
 from chrysalis_mlx.cli.output import console, json_option, out, print_json, progress, table
 from chrysalis_mlx.errors import GenomeError, UsageError
+from chrysalis_mlx.genome.build import refuse_lock_inside_directory
 from chrysalis_mlx.genome.sources.find import config_of, load_config
-from chrysalis_mlx.genome.sources.lock import LockReport, lock_sources
+from chrysalis_mlx.genome.sources.lock import LockReport, lock_sources, raise_failures
 from chrysalis_mlx.genome.sources.pins import Lock
-from chrysalis_mlx.genome.stage import lock_beside, refuse_failures
+from chrysalis_mlx.genome.stage import lock_beside
 
 
 @click.command("lock", short_help="Pin every source at one commit.")
@@ -57,7 +58,7 @@ def lock(
 
     A SOURCE is a git URL, a checkout, a plain directory, or readme:URL-or-FILE#OWNER, which stands for every repository
     of that owner in the Markdown tables of a document. #REF after a URL or a checkout names a branch or tag; NAME= in
-    front gives it another name in the genome.
+    front gives it another name in the genome. The lock cannot lie inside of a plain directory that it pins.
 
     \b
     Examples:
@@ -87,7 +88,8 @@ def lock(
         progress=partial(progress, quiet=as_json),
     )
     if not keep_going:
-        refuse_failures({name: error.what for name, error in report.failures.items()}, "sources cannot be locked")
+        raise_failures(report.failures, "sources cannot be locked")
+    refuse_lock_inside_directory(report.lock, lock_file)
     report.lock.write(lock_file)
     if as_json:
         print_json({"path": lock_file, "notes": report.notes, "lock": report.lock.as_dict()})

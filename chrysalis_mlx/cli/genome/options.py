@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from chrysalis_mlx.cli.output import out
+from chrysalis_mlx.cli.output import say
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,10 +50,4 @@ def genome_beside(lock_file: Path) -> Path:
 def show_failures(failures: dict[str, str]) -> None:
     """Print what kept each repository from being had; git's own words may be many lines."""
     for name, reason in failures.items():
-        out().print(
-            f"{name} cannot be had:",
-            *(f"\n  {line}" for line in reason.splitlines()),
-            sep="",
-            soft_wrap=True,
-            markup=False,
-        )
+        say(f"{name} cannot be had:", *(f"  {line}" for line in reason.splitlines()))

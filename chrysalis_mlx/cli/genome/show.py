@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from chrysalis_mlx.cli.output import json_option, out, print_json, table
+from chrysalis_mlx.cli.output import json_option, out, print_json, say, table
 from chrysalis_mlx.genome.text.summary import GenomeSummary, summarize
 
 
@@ -61,5 +61,4 @@ def _show(summary: GenomeSummary) -> None:
         "tokens": f"{summary.tokens:,}" if counted else "not counted; --model M counts them with M's tokenizer",
         "sha256": summary.sha256,
     }
-    for name, value in facts.items():
-        out().print(f" {name:<14}{value}", markup=False, soft_wrap=True)
+    say(*(f" {name:<14}{value}" for name, value in facts.items()))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from chrysalis_mlx.cli.output import json_option, out, print_json, progress
+from chrysalis_mlx.cli.output import json_option, print_json, progress, say
 from chrysalis_mlx.genome.sources.pins import Lock
 from chrysalis_mlx.genome.stage import clones_beside
 from chrysalis_mlx.genome.verify import verify_genome
@@ -20,13 +20,17 @@ from chrysalis_mlx.genome.verify import verify_genome
     "--manifest", metavar="FILE", type=click.Path(path_type=Path), help="Its manifest; the one beside it by default."
 )
 @click.option(
-    "--lock", "lock_file", metavar="FILE", type=click.Path(path_type=Path), help="It must come from this lock, too."
+    "--lock",
+    "lock_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="It must come from this lock, and agree with its repositories.",
 )
 @click.option(
     "--clones",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Compare with the repositories as well; clones/ beside the lock when --lock is given.",
+    help="Where the clones of --lock are; clones/ beside the lock by default.",
 )
 @json_option
 @click.pass_context
@@ -38,7 +42,7 @@ def verify(
     clones: Path | None,
     as_json: bool,
 ) -> None:
-    """Prove a genome against its manifest, byte for byte; with --clones or --lock, against its repositories too.
+    """Prove a genome against its manifest, byte for byte; with --lock, against its lock and its repositories too.
 
     Exit status 1 when anything differs, with the list.
 
@@ -47,23 +51,21 @@ def verify(
       chrysalis-mlx genome verify genome.txt
       chrysalis-mlx genome verify genome.txt --lock genome.lock.json
     """
+    if clones and not lock_file:
+        raise click.UsageError("--clones needs --lock: relative locations count from the lock's folder")
     found = verify_genome(
         file,
         manifest,
         clones=clones or (clones_beside(lock_file) if lock_file else None),
-        base=lock_file.absolute().parent if lock_file else None,
         lock=Lock.read(lock_file) if lock_file else None,
         progress=partial(progress, quiet=as_json),
     )
     if as_json:
         print_json(dataclasses.asdict(found))
     elif found.problems:
-        for problem in found.problems:
-            out().print(problem, markup=False, soft_wrap=True)
-        out().print(f"{file}: {len(found.problems):,} differences", markup=False, soft_wrap=True)
+        say(*found.problems, f"{file}: {len(found.problems):,} differences")
     else:
         sources = "" if found.repositories is None else f" and with {found.repositories} repositories"
-        out().print(f"{file}: {found.files:,} files agree with {found.manifest}{sources}", markup=False, soft_wrap=True)
-        out().print(f"sha256 {found.sha256}", soft_wrap=True)
+        say(f"{file}: {found.files:,} files agree with {found.manifest}{sources}", f"sha256 {found.sha256}")
     if found.problems:
         ctx.exit(1)

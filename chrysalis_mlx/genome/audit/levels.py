@@ -22,7 +22,8 @@ from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.audit.fsck import fsck
 from chrysalis_mlx.genome.audit.worktree import Entries, WorkTree, convert, read_commit, read_index, read_worktree
 from chrysalis_mlx.genome.git.children import worker_pool
-from chrysalis_mlx.genome.git.command import MODE_SUBMODULE, algorithm_of, git, object_id
+from chrysalis_mlx.genome.git.clone import CLONE_SETTINGS
+from chrysalis_mlx.genome.git.command import MODE_SUBMODULE, GitError, algorithm_of, git, object_id
 from chrysalis_mlx.genome.git.disk import quoted, scan, tree_id
 from chrysalis_mlx.genome.git.remote import resolve, shown
 from chrysalis_mlx.genome.sources.pins import Lock, Pin
@@ -33,6 +34,8 @@ Status = Literal["pass", "fail", "not applicable"]
 Word = Literal["current", "behind", "unreachable", "not asked"]
 
 NAMES: dict[Level, str] = {"L1": "commit", "L2": "objects", "L3": "files", "L4": "tree"}
+# Anything else than what a clone is made with hides damage from git, and is damage.
+_SETTINGS = {**CLONE_SETTINGS, "core.filemode": "true"}
 _RETRIES = 1  # a remote that does not answer is no failure, only a word
 
 
@@ -178,11 +181,15 @@ def _ask_remote(pin: Pin, offline: bool) -> tuple[Word, list[str]]:
         return "not asked", []
     try:
         ref, commit = resolve(pin.location, pin.ref, retries=_RETRIES)
-    except GenomeError as error:
+    except GitError as error:
         return "unreachable", [f"unreachable: {_one_line(error)}"]
+    except GenomeError as error:  # it answers, and has no such ref
+        return "behind", [f"behind: {_one_line(error)}"]
     if commit == pin.commit:
         return "current", [f"current: {ref} of the remote is the locked commit"]
-    return "behind", [f"behind: {ref} of the remote is now {commit}"]
+    if pin.ref is None:
+        return "behind", [f"behind: no ref was pinned, and the remote's own {ref} is at {commit}"]
+    return "behind", [f"behind: the ref stands elsewhere: {ref} of the remote is at {commit}"]
 
 
 def _no_repository(root: Path) -> str | None:
@@ -223,12 +230,21 @@ class _Examination:
         if head != self._commit:
             problems.append(f"HEAD is {head} and should be {self._commit}")
         if not self._own:
-            settings = git(self._root, "config", "--local", "--list", "-z").decode("utf-8", "replace").split("\0")
-            urls = [setting.partition("\n")[2] for setting in settings if setting.startswith("remote.origin.url\n")]
-            if urls != [self._pin.location]:
-                found = ", ".join(map(shown, urls)) or "not set"
-                problems.append(f"remote.origin.url is {found} and should be {shown(self._pin.location)}")
+            problems += self._settings()
         return not problems, problems or [f"HEAD is {head}"]
+
+    def _settings(self) -> list[str]:
+        """Which settings of a clone are not those that it was made with."""
+        should = {"remote.origin.url": shown(self._pin.location), **_SETTINGS}
+        values: dict[str, list[str]] = {name: [] for name in should}
+        for setting in git(self._root, "config", "--local", "--list", "-z").decode("utf-8", "replace").split("\0"):
+            name, _, value = setting.partition("\n")
+            values.get(name, []).append(shown(value))
+        return [
+            f"{name} is {', '.join(values[name]) or 'not set'} and should be {value}"
+            for name, value in should.items()
+            if values[name] != [value]
+        ]
 
     def objects(self) -> tuple[bool, list[str]]:
         report = fsck(self._root, self._ignore)
@@ -236,15 +252,16 @@ class _Examination:
         return report.sound, report.evidence() or ["every object is there and whole"]
 
     def files(self) -> tuple[bool, list[str]]:
-        index, unmerged = read_index(self._root)
-        disk = self._disk_beside(index)
-        problems = [f"unmerged: {quoted(path)}" for path in unmerged]
-        problems += disk.differences(index, extra="untracked")
+        index = read_index(self._root)
+        disk = self._disk_beside(index.entries)
+        problems = [f"unmerged: {quoted(path)}" for path in index.unmerged]
+        problems += disk.differences(index.entries, extra="untracked")
         if not self._own:
             problems += [f"unreadable: {quoted(path)} ({reason})" for path, reason in disk.unread]
-        submodules = [entry for entry in index.values() if entry.mode == MODE_SUBMODULE]
+        submodules = [entry for entry in index.entries.values() if entry.mode == MODE_SUBMODULE]
         said = [f"not applicable: {quoted(entry.path)} is a submodule, another repository" for entry in submodules]
-        return not problems, [*dict.fromkeys(problems), *said] or [f"{len(index)} file(s)"]
+        said += [f"not applicable: {quoted(path)} is left out by a sparse checkout" for path in sorted(disk.left_out)]
+        return not problems, [*dict.fromkeys(problems), *said] or [f"{len(index.entries)} file(s)"]
 
     def tree(self) -> tuple[bool, list[str]]:
         algorithm = algorithm_of(self._commit)
@@ -256,7 +273,8 @@ class _Examination:
         disk = self._disk_beside(expected)
         found = tree_id(disk.as_stored(expected), algorithm)
         if found == locked:
-            return True, [f"tree {locked} of {len(disk.files)} file(s)"]
+            taken = f" and {len(disk.left_out)} that a sparse checkout leaves out" if disk.left_out else ""
+            return True, [f"tree {locked} of {len(disk.files)} file(s){taken}"]
         differing = disk.differences(expected, extra="not in the commit")
         # Old tools wrote trees that git would write otherwise (modes such as 0100644), so that their ids differ; with
         # every object proved to be what its name says, git's list of the commit's files is proof enough.

@@ -23,6 +23,21 @@ _UNARMED = [
 ]
 
 
+@dataclass(frozen=True)
+class Index:
+    """What git's index holds. Every flag is looked through: an entry that is assumed unchanged or skipped is an entry.
+
+    Attributes:
+        entries: path -> entry.
+        unmerged: paths of those that a merge left open.
+        skipped: paths of those that a sparse checkout need not have on disk (skip-worktree).
+    """
+
+    entries: Entries
+    unmerged: list[bytes]
+    skipped: frozenset[bytes]
+
+
 @dataclass
 class WorkTree:
     """The files of a work tree as they lie on the disk.
@@ -30,8 +45,9 @@ class WorkTree:
     Attributes:
         files: path -> file.
         unread: path and reason of what is neither file nor link, or cannot be read.
-        has_links: whether git made symbolic links here, or small files that hold their target (core.symlinks).
-        has_modes: whether the executable bit means anything here (core.fileMode).
+        has_links: whether git made symbolic links here, or small files that hold their target.
+        has_modes: whether the executable bit means anything here.
+        left_out: paths that a sparse checkout of a person's own does not have on disk.
         converted: path -> blob id after git's own conversions of line ends, idents and encodings.
         filtered: path -> name of the filter that would convert it; none is ever run.
     """
@@ -40,6 +56,7 @@ class WorkTree:
     unread: list[tuple[bytes, str]]
     has_links: bool
     has_modes: bool
+    left_out: frozenset[bytes] = frozenset()
     converted: dict[bytes, str] = field(default_factory=dict)
     filtered: dict[bytes, str] = field(default_factory=dict)
 
@@ -54,18 +71,15 @@ class WorkTree:
         return dataclasses.replace(entry, oid=oid, mode=expected.mode if as_link or as_file else entry.mode)
 
     def as_stored(self, expected: Mapping[bytes, TreeEntry]) -> list[TreeEntry]:
-        """Every file as git would store it; a submodule is never on disk and stands as it is expected."""
-        submodules = [entry for entry in expected.values() if entry.mode == MODE_SUBMODULE]
-        return [
-            *(self.stored(path, expected.get(path)) for path in self.files),
-            *(entry for entry in submodules if entry.path not in self.files),
-        ]
+        """Every file as git would store it; what need not be on disk stands as it is expected."""
+        absent = [entry for entry in expected.values() if entry.path not in self.files and self._may_be_absent(entry)]
+        return [*(self.stored(path, expected.get(path)) for path in self.files), *absent]
 
     def differences(self, expected: Mapping[bytes, TreeEntry], *, extra: str) -> list[str]:
         """What the disk holds otherwise, one sentence each, in the order of the paths.
 
         Args:
-            expected: path -> what should be there; a submodule need not be.
+            expected: path -> what should be there; a submodule and what is left out need not be.
             extra: the word for a file that is not expected.
         """
         sentences = []
@@ -75,9 +89,12 @@ class WorkTree:
                 sentences.append(f"{extra}: {quoted(path)}")
             elif path in self.files:
                 sentences += self._changes(path, should)
-            elif should.mode != MODE_SUBMODULE:
+            elif not self._may_be_absent(should):
                 sentences.append(self._absence(path))
         return sentences
+
+    def _may_be_absent(self, entry: TreeEntry) -> bool:
+        return entry.mode == MODE_SUBMODULE or entry.path in self.left_out
 
     def _changes(self, path: bytes, should: TreeEntry) -> Iterable[str]:
         entry = self.stored(path, should)
@@ -99,37 +116,46 @@ def read_worktree(root: Path, algorithm: str, *, own: bool) -> WorkTree:
 
     Args:
         algorithm: of the repository's object names.
-        own: it is a person's own checkout and not our clone: what is ignored, and what lies in a submodule, is theirs.
+        own: it is a person's own checkout and not our clone: its settings hold, and what is ignored, what lies in a
+            submodule and what a sparse checkout leaves out is theirs.
 
     Raises:
         GenomeError: it cannot be read, or git cannot say what is ignored.
     """
-    found = scan(root, algorithm=algorithm, without=_not_counted(root) if own else frozenset())
+    if not own:  # whoever damages a clone can change its settings, too
+        found = scan(root, algorithm=algorithm)
+        files = {entry.path: entry for entry in found.entries}
+        return WorkTree(files, found.skipped, has_links=False, has_modes=True)
+    index = read_index(root)
+    found = scan(root, algorithm=algorithm, without=_not_counted(root, index))
+    files = {entry.path: entry for entry in found.entries}
     return WorkTree(
-        {entry.path: entry for entry in found.entries},
+        files,
         found.skipped,
         has_links=_setting(root, "core.symlinks"),
         has_modes=_setting(root, "core.fileMode"),
+        left_out=index.skipped - files.keys(),
     )
 
 
-def read_index(root: Path) -> tuple[Entries, list[bytes]]:
-    """The entries of the index, and the paths of those that a merge left open.
-
-    Every flag is looked through: entries that are assumed unchanged or skipped are entries.
+def read_index(root: Path) -> Index:
+    """Read git's index.
 
     Raises:
         GitError: the index cannot be read.
     """
     entries: Entries = {}
     unmerged: dict[bytes, None] = {}
-    for line in git(root, "ls-files", "--stage", "-z").split(b"\0")[:-1]:
+    skipped = set()
+    for line in git(root, "ls-files", "--stage", "-t", "-z").split(b"\0")[:-1]:
         about, path = line.split(b"\t", 1)
-        mode, oid, stage = about.decode("ascii").split()
+        tag, mode, oid, stage = about.decode("ascii").split()
         entries[path] = TreeEntry(path, mode, oid, 0)
         if stage != "0":
             unmerged[path] = None
-    return entries, list(unmerged)
+        if tag == "S":
+            skipped.add(path)
+    return Index(entries, list(unmerged), frozenset(skipped))
 
 
 def read_commit(root: Path, commit: str) -> Entries:
@@ -170,9 +196,9 @@ def convert(root: Path, tree: WorkTree, expected: Mapping[bytes, TreeEntry]) -> 
     tree.converted.update(zip(asked, oids, strict=True))
 
 
-def _not_counted(root: Path) -> frozenset[bytes]:
+def _not_counted(root: Path, index: Index) -> frozenset[bytes]:
     listed = git(root, "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z").split(b"\0")
-    submodules = [path for path, entry in read_index(root)[0].items() if entry.mode == MODE_SUBMODULE]
+    submodules = [path for path, entry in index.entries.items() if entry.mode == MODE_SUBMODULE]
     return frozenset([path.rstrip(b"/") for path in listed if path] + submodules)
 
 

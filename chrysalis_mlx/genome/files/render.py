@@ -36,7 +36,12 @@ def notebook_text(content: bytes) -> str:
     else:
         cells = _list(notebook.get("cells"), "cells")
     texts = filter(None, [_cell(_dict(cell, "cell"), language) for cell in cells])
-    return "\n".join(f"{text}\n" for text in texts)
+    text = "\n".join(f"{text}\n" for text in texts)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can spell one half of a pair, "\ud800"
+        raise ValueError("it holds half a character") from error
+    return text
 
 
 def head_rows(text: str, rows: int) -> str:

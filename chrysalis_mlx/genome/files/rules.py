@@ -40,7 +40,7 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file or folder that is not in the genome, and why."""
+    """A file or folder that is not in the genome, and why; its path is quoted as git does where it is unusual."""
 
     path: str
     reason: Reason

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +31,13 @@ from chrysalis_mlx.progress import Progress, silent
 from chrysalis_mlx.run import write_json
 
 PARTIAL = ".partial"  # no repository can be called so
+FAILURES = "failed.json"
 MARKER = Path(".git", "chrysalis.json")
 
 # Conversions are off for every path, whatever .gitattributes says: this file outranks it.
 _ATTRIBUTES = "* -text -eol -ident -filter !working-tree-encoding\n"
 # A link becomes a small file with its target, so that nothing on disk leads out of the clone.
-_CONFIG = {"core.autocrlf": "false", "core.symlinks": "false"}
+CLONE_SETTINGS = {"core.autocrlf": "false", "core.symlinks": "false"}
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,28 @@ def clone(
             for future in as_completed(work):
                 done[work[future].name] = future.result()
                 bar.update(1, last=work[future].name)
-            return [done[pin.name] for pin in pins]
+            outcomes = [done[pin.name] for pin in pins]
+            _note_failures(workshop / FAILURES, outcomes)
+            return outcomes
         finally:  # after Ctrl-C too; no process and no thread outlives this function
             children.stop()
             pool.shutdown(cancel_futures=True)
+
+
+def read_failures(clones: Path) -> dict[str, str]:
+    """Why the last clone() could not bring a repository, by name; in git's own words."""
+    try:
+        failures = json.loads((clones / PARTIAL / FAILURES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(reason) for name, reason in failures.items()} if isinstance(failures, dict) else {}
+
+
+def _note_failures(file: Path, outcomes: Sequence[CloneOutcome]) -> None:
+    failures = {item.name: item.reason for item in outcomes if item.outcome == "failed"}
+    file.unlink(missing_ok=True)
+    if failures:
+        write_json(file, failures)
 
 
 def read_marker(root: Path) -> dict[str, Any] | None:
@@ -205,7 +224,7 @@ class _Clone:
         place = Path(tempfile.mkdtemp(dir=self._workshop)) / self._pin.name
         place.mkdir()
         self._children.git(place, "init", "--quiet", "--template=", f"--object-format={algorithm_of(self._commit)}")
-        for name, value in {**_CONFIG, "remote.origin.url": shown(self._pin.location)}.items():
+        for name, value in {**CLONE_SETTINGS, "remote.origin.url": shown(self._pin.location)}.items():
             self._children.git(place, "config", name, value)
         (place / ".git" / "info").mkdir(exist_ok=True)
         (place / ".git" / "info" / "attributes").write_text(_ATTRIBUTES, encoding="ascii")

@@ -9,10 +9,14 @@ of many blobs through one `git cat-file --batch`, and `object_id` the name that 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
+import shlex
 import subprocess
+import sys
 import threading
+import typing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -58,6 +62,11 @@ _HOOK_ENVIRONMENT = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_NAMESPACE",
 )
+# They would mix with git's own words, headers with tokens among them.
+_TALK = ("GIT_TRACE", "GIT_CURL_VERBOSE")
+# A server that stands still for a minute is given up, also by a helper that outlives its git.
+_PATIENCE = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": "60"}
+_SSH_OPTIONS = "-oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=15 -oServerAliveCountMax=4"
 
 
 class GitError(GenomeError):
@@ -95,7 +104,14 @@ class TreeEntry:
     size: int
 
 
-def git(root: Path | None, *arguments: str, stdin: bytes = b"", network: bool = False, discover: bool = False) -> bytes:
+def git(
+    root: Path | None,
+    *arguments: str,
+    stdin: bytes = b"",
+    network: bool = False,
+    discover: bool = False,
+    timeout: float | None = None,
+) -> bytes:
     """Run one git command and return its standard output.
 
     Args:
@@ -103,9 +119,10 @@ def git(root: Path | None, *arguments: str, stdin: bytes = b"", network: bool = 
         stdin: given to it.
         network: whether it may talk to a remote; otherwise every transport is closed.
         discover: whether the repository may be one of the folders above `root`.
+        timeout: seconds after which it is ended; None for never.
 
     Raises:
-        GitError: it failed, with git's own words.
+        GitError: it failed, with git's own words, or timed out.
         GitMissingError: git is not installed.
     """
     try:
@@ -115,7 +132,11 @@ def git(root: Path | None, *arguments: str, stdin: bytes = b"", network: bool = 
             capture_output=True,
             check=False,
             env=environment(root, network=network, discover=discover),
+            timeout=timeout,
         )
+    except subprocess.TimeoutExpired:
+        words, fix = f"timed out after {timeout:g} seconds", "the other side says nothing; try again later"
+        raise GitError(arguments[0], words, 124, where=root or arguments[-1], fix=fix) from None
     except FileNotFoundError:
         raise GitMissingError("git is not installed", where="PATH", fix="install git, run the command again") from None
     if done.returncode:
@@ -134,10 +155,11 @@ def command_line(root: Path | None, *arguments: str) -> list[str]:
 
 def environment(root: Path | None = None, *, network: bool = False, discover: bool = False) -> dict[str, str]:
     """The environment that every git command runs in; see `git`."""
-    kept = {name: value for name, value in os.environ.items() if name not in _HOOK_ENVIRONMENT}
+    dropped = (name for name in os.environ if name in _HOOK_ENVIRONMENT or name.startswith(_TALK))
+    kept = {name: os.environ[name] for name in os.environ.keys() - dropped}
     armour = {"GIT_ALLOW_PROTOCOL": TRANSPORTS if network else "none", "GIT_ASKPASS": "true", "SSH_ASKPASS": "true"}
     if network:
-        armour["GIT_SSH_COMMAND"] = _ssh_command()
+        armour |= _PATIENCE | {"GIT_SSH_COMMAND": _ssh_command()}
     if root is not None and not discover:
         # Where .git is missing or damaged, git would take a repository further up for this one.
         armour["GIT_CEILING_DIRECTORIES"] = os.fspath(root.resolve().parent)
@@ -146,15 +168,19 @@ def environment(root: Path | None = None, *, network: bool = False, discover: bo
 
 @cache
 def _ssh_command() -> str:
-    """The user's own ssh, which may name a key, made to ask for nothing."""
-    own = os.environ.get("GIT_SSH_COMMAND")
+    """The user's own ssh, which may name a key, made to ask for nothing and to wait for nobody for ever."""
+    own = os.environ.get("GIT_SSH_COMMAND", "").strip()
     if not own:
         asked = subprocess.run(
             ["git", "-C", os.sep, "config", "--get", "core.sshCommand"], capture_output=True, check=False, text=True
         )
-        own = asked.stdout.strip() or os.environ.get("GIT_SSH") or "ssh"
-    program = os.path.basename(own.split()[0])
-    return f"{own} -oBatchMode=yes" if program == "ssh" else own  # plink and others have no such option
+        # GIT_SSH is one program, the others are words for a shell.
+        own = asked.stdout.strip() or shlex.quote(os.environ.get("GIT_SSH", "").strip() or "ssh")
+    try:
+        program = os.path.basename(shlex.split(own)[0])
+    except ValueError:
+        return own  # quotes that do not match; the shell will say so
+    return f"{own} {_SSH_OPTIONS}" if program == "ssh" else own  # plink and others have no such options
 
 
 def list_tree(root: Path, treeish: str) -> list[TreeEntry]:
@@ -207,8 +233,12 @@ class BlobReader:
             stderr=subprocess.DEVNULL,
             env=environment(self._root),
             bufsize=1 << 20,
-            pipesize=1 << 20,  # so that git is busy with the next files while this process is with one
         )
+        if sys.platform == "linux":
+            # So that git is busy with the next files while this process is with one. A user may have no room left.
+            for pipe in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):
+                    fcntl.fcntl(typing.cast(IO[bytes], pipe), fcntl.F_SETPIPE_SZ, 1 << 20)
         return self
 
     def __exit__(

@@ -17,6 +17,7 @@ from chrysalis_mlx.genome.git.command import MODE_LINK, TreeEntry, object_id
 
 VERSION_CONTROL = frozenset({b".git", b".hg", b".svn"})
 INSTALLED = frozenset({b"node_modules", b"__pycache__", b".venv", b"site-packages"})
+PASSED_OVER = ("belongs to version control", "folder of installed packages")
 _MODE_TREE = "40000"
 _PIECE = 1 << 20
 
@@ -120,11 +121,11 @@ def _items(root: Path, folder: bytes) -> list[os.DirEntry[bytes]]:
 def _not_its_own(item: os.DirEntry[bytes]) -> str | None:
     """Why a plain directory passes something over."""
     if item.name in VERSION_CONTROL:
-        return "belongs to version control"
+        return PASSED_OVER[0]
     if item.is_dir(follow_symlinks=False) and (
         item.name in INSTALLED or os.path.isfile(os.path.join(item.path, b"pyvenv.cfg"))
     ):
-        return "folder of installed packages"
+        return PASSED_OVER[1]
     return None
 
 
@@ -134,14 +135,24 @@ def _add(found: Scan, item: os.DirEntry[bytes], path: bytes, algorithm: str) -> 
             target = os.readlink(item.path)
             found.entries.append(TreeEntry(path, MODE_LINK, object_id("blob", target, algorithm), len(target)))
         elif item.is_file(follow_symlinks=False):
-            found.entries.append(_hash_file(item.path, path, algorithm))
+            found.entries.append(hash_file(item.path, path, algorithm))
         else:
             found.skipped.append((path, "neither a file nor a folder"))
     except OSError as error:
         found.skipped.append((path, f"cannot be read: {error.strerror}"))
 
 
-def _hash_file(place: bytes, path: bytes, algorithm: str) -> TreeEntry:
+def hash_file(place: bytes, path: bytes, algorithm: str) -> TreeEntry:
+    """A file as git would store it, read piece by piece.
+
+    Args:
+        place: where it lies.
+        path: what the entry calls it.
+        algorithm: sha1, or sha256 for a repository of that format.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or was written to at the same time.
+    """
     # What was a file a moment ago may be a link or a pipe by now; these flags neither follow it nor wait for it.
     descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "rb", buffering=0) as stream:

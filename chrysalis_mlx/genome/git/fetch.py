@@ -13,8 +13,6 @@ from chrysalis_mlx.genome.git.command import GitError
 from chrysalis_mlx.genome.git.remote import retrying, shown
 from chrysalis_mlx.genome.sources.pins import REF_NAME, Pin
 
-# fetch.fsckObjects outranks transfer.fsckObjects, wherever it is set. A connection that stands still is given up.
-_SETTINGS = ("fetch.fsckObjects=true", "http.lowSpeedLimit=1", "http.lowSpeedTime=120")
 # Nothing is written but objects and what is asked for, whatever the user's configuration says of remotes.
 _FETCH = ("fetch", "--quiet", "--no-tags", "--refmap=", "--no-write-fetch-head")
 # A server of the old protocol that gives only what its refs stand at, and one that is a plain folder of files.
@@ -36,7 +34,7 @@ def fetch_commit(
         GenomeError: the remote does not have the commit.
     """
     assert pin.commit is not None
-    settings = (*_SETTINGS, *(f"fetch.fsck.{name}=ignore" for name in fsck_ignore))
+    settings = tuple(f"fetch.fsck.{name}=ignore" for name in fsck_ignore)
     attempts = _attempts(root, pin, [] if history else ["--depth=1"])
     while not _has(root, pin.commit, children):
         options, refspec = next(attempts, (None, ""))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 import random
 import re
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from chrysalis_mlx.errors import GenomeError
@@ -21,10 +21,13 @@ _SCP_LIKE = re.compile(r"(?:[\w.+-]+@)?(?:[A-Za-z0-9][\w.-]+|\[[0-9A-Fa-f:.]+\])
 # Over HTTP the name may be the token itself; to ssh it is a name and a part of the address.
 _SECRET_USER = re.compile(r"(https?://)[^/\s'\"]*@", re.IGNORECASE)
 _SECRET_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]*://[^/\s:@'\"]*):[^/\s'\"]*@", re.IGNORECASE)
+# Whatever a query says may be a token.
+_SECRET_QUERY = re.compile(r"(https?://[^\s?#'\"]*\?)[^\s#'\"]+", re.IGNORECASE)
 # A server's words end on a terminal, which obeys some of them. Git does the same with its own.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 _LONGEST_WAIT = 60.0  # seconds
+_SILENCE = 60.0  # seconds; a list of refs takes a few
 # Words of git, curl and ssh, in the C locale. What is final outranks what may pass: ssh says both when it has no key.
 _FINAL = re.compile(
     r"not found|does not exist|not exported|does not appear to be a git repository|authentication failed"
@@ -50,12 +53,12 @@ def is_remote(location: str) -> bool:
     """
     if location.lower().startswith(_SCHEMES):
         return True
-    return _SCP_LIKE.fullmatch(location) is not None and not Path(location).exists()
+    return _SCP_LIKE.fullmatch(location) is not None and not os.path.exists(location)
 
 
 def shown(text: str) -> str:
     """A URL, or words with URLs in them, fit to be printed and kept: no passwords, tokens or control characters."""
-    text = _CONTROL.sub("?", text)
+    text = _SECRET_QUERY.sub(r"\1...", _CONTROL.sub("?", text))
     return _SECRET_PASSWORD.sub(r"\1@", _SECRET_USER.sub(r"\1", text))
 
 
@@ -110,8 +113,9 @@ def resolve(url: str, ref: str | None, *, retries: int) -> tuple[str, str]:
 
 def _ask(url: str, retries: int, patterns: Sequence[str]) -> tuple[dict[str, str], str | None]:
     """Every ref that matches, by full name, and the branch that HEAD stands for."""
+    words = ("ls-remote", "--symref", "--", url, *patterns)
     try:
-        said = retrying(lambda: git(None, "ls-remote", "--symref", "--", url, *patterns, network=True), retries)
+        said = retrying(lambda: git(None, *words, network=True, timeout=_SILENCE), retries)
     except GitError as error:
         # Not chained: the first error has the URL as it was written.
         raise GitError(

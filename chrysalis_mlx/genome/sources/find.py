@@ -19,7 +19,7 @@ from chrysalis_mlx.config import from_plain, read_yaml
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.git.command import GitError, GitMissingError, git
 from chrysalis_mlx.genome.git.remote import is_remote, shown
-from chrysalis_mlx.genome.sources.pins import OID, Kind, name_problem
+from chrysalis_mlx.genome.sources.pins import OID, Kind, name_problem, place_problem
 from chrysalis_mlx.genome.sources.readme import PREFIX, listed_repositories
 from chrysalis_mlx.genome.sources.schema import GenomeConfig, SourceEntry
 
@@ -70,11 +70,11 @@ def config_of(texts: Sequence[str]) -> GenomeConfig:
     entries = []
     for text in texts:
         name, separator, location = text.partition("=")
-        if not separator or "/" in name or ":" in name:  # ./a=b is a directory with an odd name, https://h/?a=b a URL
+        if not separator or "/" in name or ":" in name:  # ./a=b is a directory with an odd name, file:///h/a=b a URL
             name, location = "", text
-        path, _, _ = (location, "", "") if Path(location).exists() else location.rpartition("#")
-        if path and Path(path).expanduser().exists():
-            location = os.path.abspath(Path(path).expanduser()) + location[len(path) :]
+        path, _, _ = (location, "", "") if os.path.exists(location) else location.rpartition("#")
+        if path and os.path.exists(os.path.expanduser(path)):
+            location = os.path.abspath(os.path.expanduser(path)) + location[len(path) :]
         entries.append(SourceEntry(location, name or None))
     return GenomeConfig(tuple(entries))
 
@@ -117,39 +117,66 @@ def _listed(entry: SourceEntry, config: GenomeConfig, base: Path) -> list[Source
     for url in listed_repositories(entry.location, base):
         start, _, old = url.rpartition("/")
         name = config.renamed.get(old, old)
-        if not any(fnmatchcase(name, glob) or fnmatchcase(old, glob) for glob in entry.exclude):
-            sources.append(Source(name, "remote", f"{start}/{name}", entry.ref))
+        if any(fnmatchcase(name, glob) or fnmatchcase(old, glob) for glob in entry.exclude):
+            continue
+        _refuse_place(url)
+        if problem := name_problem(name):
+            raise GenomeError(
+                problem, where=shown(url), fix="leave it out of the list (exclude), or rename it (renamed)"
+            )
+        sources.append(Source(name, "remote", f"{start}/{name}", entry.ref))
     return sources
 
 
 def _source(entry: SourceEntry, config: GenomeConfig, base: Path) -> Source:
     location, ref = entry.location, entry.ref
-    local = base / Path(location).expanduser()
-    if not local.exists() and "#" in location:
+    local = base / os.path.expanduser(location)
+    if not os.path.exists(local) and "#" in location:
         location, _, fragment = location.rpartition("#")
-        ref, local = entry.ref or fragment, base / Path(location).expanduser()
+        ref, local = entry.ref or fragment, base / os.path.expanduser(location)
     if (ref or "").startswith("-") or location.startswith("-"):
-        raise GenomeError("a location or ref that starts with '-' would be an option of git", where=entry.location)
-    if shown(location) != location:
-        raise GenomeError(
-            "a lock is shared, and this URL holds a password or a token",
-            where=shown(location),
-            fix="take it out and let git's credential helper keep it (git help credentials), or use ssh",
-        )
+        what = "a location or ref that starts with '-' would be an option of git"
+        raise GenomeError(what, where=shown(entry.location))
+    _refuse_place(location)
     folder = entry.folder.strip("/")
-    name = entry.name or os.path.basename(os.path.normpath(local if local.exists() else location)).removesuffix(".git")
+    is_here = os.path.exists(local)
+    name = entry.name or os.path.basename(os.path.normpath(local if is_here else location)).removesuffix(".git")
     name = config.renamed.get(name, name)
     if problem := name_problem(name):
         raise GenomeError(problem, where=shown(entry.location), fix="name the source: NAME=LOCATION")
-    if not local.exists() and is_remote(location):
+    if not is_here and is_remote(location):
         return Source(name, "remote", location, ref, entry.commit, folder)
     return _local(Source(name, "directory", location, ref, entry.commit, folder), local)
 
 
+def _refuse_place(place: str) -> None:
+    """Refuse a URL or path that a lock cannot or must not name."""
+    if problem := place_problem(place):
+        raise GenomeError(
+            f"a lock cannot name it: {problem}", where=ascii(place), fix="rename the folder, or name another place"
+        )
+    if place.lower().startswith(("http://", "https://")) and "?" in place:
+        raise GenomeError(
+            "git cannot use a URL with a query: it would put its own paths behind it",
+            where=shown(place),
+            fix="leave out the '?' and what follows; a token belongs into git's credential helper",
+        )
+    if shown(place) != place:
+        raise GenomeError(
+            "a lock is shared, and this URL holds a password or a token",
+            where=shown(place),
+            fix="take it out and let git's credential helper keep it (git help credentials), or use ssh",
+        )
+
+
 def _local(source: Source, path: Path) -> Source:
     """A directory or, when git knows it, a checkout with the folder that is meant."""
-    if not path.is_dir():
-        what = "a source is a directory, and this is a file" if path.exists() else "there is no such directory"
+    # Not Path.is_dir and Path.exists, which raise where a path is too long or may not be looked at.
+    if not os.path.isdir(path):
+        is_file = os.path.exists(path)
+        what = (
+            "a source is a directory, and this is a file" if is_file else "there is no such directory that can be seen"
+        )
         raise GenomeError(what, where=path, fix="name a directory, a git checkout or a URL: NAME=LOCATION")
     prefix = _prefix_in_checkout(path)
     if prefix is None:
@@ -164,6 +191,8 @@ def _local(source: Source, path: Path) -> Source:
         if prefix
         else source.location
     )
+    _refuse_place(top)
+    _refuse_place(folder)
     return dataclasses.replace(source, kind="checkout", location=top, folder=folder)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from chrysalis_mlx.config import to_plain
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.git.children import worker_pool
 from chrysalis_mlx.genome.git.command import GitError, algorithm_of, git, object_id
-from chrysalis_mlx.genome.git.disk import scan, tree_id
+from chrysalis_mlx.genome.git.disk import hash_file, scan, tree_id
 from chrysalis_mlx.genome.git.remote import resolve, shown
 from chrysalis_mlx.genome.sources.find import Source, find_sources
 from chrysalis_mlx.genome.sources.pins import Failure, Lock, Pin
@@ -84,15 +85,36 @@ def lock_sources(
                 if note:
                     report.notes[source.name] = note
             bar.update(1, last=source.name)
+    report.failures = {source.name: report.failures[source.name] for source in sources if source.name not in pins}
     report.lock = Lock(
         config=config_hash(config),
         history=config.history,
         fsck_ignore=config.fsck_ignore,
         repositories=tuple(pins[source.name] for source in sources if source.name in pins),
-        failed=tuple(_failure(source, report.failures) for source in sources if source.name in report.failures),
+        failed=tuple(_failure(source, report.failures) for source in sources if source.name not in pins),
         files=config.files,
     ).at(base)
     return report
+
+
+def raise_failures(failures: Mapping[str, GenomeError], what: str) -> None:
+    """Raise what kept sources from being had: one error as it is, several as a list with the advice of each.
+
+    Args:
+        failures: name of the source -> its error.
+        what: the words after their number, such as "sources cannot be locked".
+
+    Raises:
+        GenomeError: there is at least one failure.
+    """
+    if len(failures) == 1:
+        raise next(iter(failures.values()))
+    if failures:
+        lines = "".join(
+            f"\n  - {name}: {error.what}" + (f"\n    to do: {error.fix}" if error.fix else "")
+            for name, error in failures.items()
+        )
+        raise GenomeError(f"{len(failures)} {what}:{lines}", fix="mend them, or go without them: --keep-going")
 
 
 def _failure(source: Source, failures: dict[str, GenomeError]) -> Failure:
@@ -103,7 +125,7 @@ def _failure(source: Source, failures: dict[str, GenomeError]) -> Failure:
 def _pin(source: Source, base: Path, previous: Lock | None, offline: bool, retries: int) -> tuple[Pin, str]:
     if source.kind == "remote":
         return _pin_remote(source, previous, offline, retries), ""
-    path = base / Path(source.location).expanduser()
+    path = base / os.path.expanduser(source.location)
     if source.kind == "directory":
         tree = tree_id(scan(path / source.folder, plain=True).entries)
         return Pin(source.name, "directory", source.location, tree=tree, folder=source.folder), ""
@@ -116,12 +138,24 @@ def _pin_remote(source: Source, previous: Lock | None, offline: bool, retries: i
     if not offline:
         ref, commit = resolve(source.location, source.ref, retries=retries)
         return Pin(source.name, "remote", source.location, commit=commit, ref=ref, folder=source.folder)
+    never = "it was never locked"
     for pin in previous.repositories if previous else ():
         if (pin.name, pin.location, pin.folder) == (source.name, source.location, source.folder):
-            return pin
+            if _is_found_at(pin.ref, source.ref):
+                return pin
+            never = "it was never locked at this ref"
     raise GenomeError(
-        "it was never locked, and offline no remote is asked", where=shown(source.location), fix="lock it online once"
+        f"{never}, and offline no remote is asked", where=shown(source.location), fix="lock it online once"
     )
+
+
+def _is_found_at(found: str | None, wanted: str | None) -> bool:
+    """Whether a commit that was found at a ref is what a source means that wants this one."""
+    if found is None:
+        return False  # the commit itself was named
+    if wanted in (None, "HEAD"):
+        return found == "HEAD" or found.startswith("refs/heads/")
+    return found in (wanted, f"refs/{wanted}", f"refs/tags/{wanted}", f"refs/heads/{wanted}")
 
 
 def _pin_checkout(source: Source, path: Path) -> tuple[Pin, str]:
@@ -161,8 +195,12 @@ def _uncommitted(path: Path, folder: str) -> str:
 def _differs(path: Path, about: bytes, name: bytes) -> bool:
     """Whether a file that git suspects is really another: a new time stamp alone is suspicious to it."""
     oid = about.split()[2].decode("ascii")
+    place = os.path.join(os.fsencode(path), name)
     try:
-        content = (path / os.fsdecode(name)).read_bytes()
+        mode = os.lstat(place).st_mode
+        if stat.S_ISLNK(mode):
+            return object_id("blob", os.readlink(place), algorithm_of(oid)) != oid
+        # Whatever else took its place is not opened: a pipe or a device may never end.
+        return not stat.S_ISREG(mode) or hash_file(place, name, algorithm_of(oid)).oid != oid
     except OSError:
         return True
-    return object_id("blob", content, algorithm_of(oid)) != oid

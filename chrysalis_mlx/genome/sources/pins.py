@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import typing
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,6 +25,10 @@ SCHEMA = 1
 REF_NAME = re.compile(r"HEAD|refs/[^\x00-\x20:?*\[\\^~\x7f]+")
 Kind = Literal["remote", "checkout", "directory"]
 OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+# Among the clones lies the workshop of `genome clone`; git would take the last two for the repository of that folder.
+_TAKEN = ("", ".partial", ".git", "git~1")
+# What ends a path or a line, obeys a terminal, or cannot be written in UTF-8.
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,15 @@ class Pin:
 
 def name_problem(name: str) -> str | None:
     """Why a repository cannot be called so, or None: its name is a line of the genome and a folder among the clones."""
-    if not name or name in (".", "..", ".partial") or any(mark in name for mark in "/\\\0\n\r"):
+    # Printable: a Mac passes over invisible characters, and there ".g\u200cit" is .git.
+    if name.casefold().rstrip(". ") in _TAKEN or not name.isprintable() or "/" in name or "\\" in name:
         return f"{name!r} is no name for a repository: it must be one that a folder can have"
     return None
+
+
+def place_problem(place: str) -> str | None:
+    """Why a URL or path cannot stand in a lock, or None."""
+    return f"{place!r} holds a control character or is not UTF-8" if _UNFIT.search(place) else None
 
 
 def _problems(pin: Pin) -> list[str]:
@@ -61,7 +73,14 @@ def _problems(pin: Pin) -> list[str]:
         found.append(f"{pin.name}.folder: {pin.folder!r} leads out of the repository")
     if pin.location.startswith("-"):
         found.append(f"{pin.name}.location: {pin.location!r} would be an option of git")
+    found += [place_problem(pin.location), place_problem(pin.folder)]
     return [problem for problem in found if problem]
+
+
+def _doubles(pins: tuple[Pin, ...]) -> list[str]:
+    """Two names that differ in case alone are one folder on a Mac."""
+    counts = Counter(pin.name.casefold() for pin in pins)
+    return [f"{counts[name]} repositories are called {name!r}" for name in counts if counts[name] > 1]
 
 
 @dataclass(frozen=True)
@@ -98,7 +117,7 @@ class Lock:
 
     def root(self, pin: Pin, clones: Path) -> Path:
         """Where a repository lies: its clone, its checkout or its directory."""
-        return clones / pin.name if pin.kind == "remote" else self.base / Path(pin.location).expanduser()
+        return clones / pin.name if pin.kind == "remote" else self.base / os.path.expanduser(pin.location)
 
     def as_dict(self) -> dict[str, object]:
         plain: dict[str, object] = to_plain(self)
@@ -131,6 +150,7 @@ class Lock:
         lock, problems = from_plain(cls, value)
         if lock is not None:
             problems = [problem for pin in lock.repositories for problem in _problems(pin)]
+            problems += _doubles(lock.repositories)
         if problems:
             raise GenomeError(
                 f"this is no lock of schema {SCHEMA}: " + "; ".join(problems), where=path, fix="lock again"

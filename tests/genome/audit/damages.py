@@ -139,6 +139,11 @@ def remote_ahead(world: World) -> None:
     make_repository(world.origin, {"later.md": "later\n"})
 
 
+@sees("behind")
+def ref_of_the_remote_renamed(world: World) -> None:
+    git(world.origin, "branch", "--move", "main", "trunk")
+
+
 @sees("unreachable")
 def remote_gone(world: World) -> None:
     world.origin.rename(world.origin.with_name("gone"))
@@ -188,7 +193,28 @@ def link_made_a_real_link(world: World) -> None:
     world.file("link").symlink_to("folder/inner.md")
 
 
-@sees()
-def mode_flipped_where_modes_mean_nothing(world: World) -> None:
+@sees(L1="core.filemode is false and should be true", L3="mode changed: plain-005.md", L4="mode changed: plain-005.md")
+def modes_switched_off_and_mode_flipped(world: World) -> None:
     git(world.clone, "config", "core.fileMode", "false")
     world.file(PLAIN[5]).chmod(0o755)
+
+
+@sees(L1="core.symlinks is true and should be false", L3="altered: link", L4="altered: link")
+def links_switched_on_and_link_altered(world: World) -> None:
+    git(world.clone, "config", "core.symlinks", "true")
+    flip(world.file("link"), 0)
+
+
+@sees(L1="core.autocrlf is input and should be false")
+def line_ends_converted(world: World) -> None:
+    git(world.clone, "config", "core.autocrlf", "input")
+
+
+@sees(L1="core.autocrlf is not set and should be false")
+def setting_removed(world: World) -> None:
+    git(world.clone, "config", "--unset", "core.autocrlf")
+
+
+@sees(L1="core.filemode is true, false and should be true")
+def setting_added_to(world: World) -> None:
+    git(world.clone, "config", "--add", "core.fileMode", "false")

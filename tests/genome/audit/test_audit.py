@@ -13,7 +13,7 @@ import pytest
 
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.audit.levels import audit
-from chrysalis_mlx.genome.sources.pins import Lock
+from chrysalis_mlx.genome.sources.pins import Lock, Pin
 from tests.genome.audit.clones import PLAIN, UNUSUAL, World, audited, failed, feed, flip, make_clone
 from tests.genome.audit.damages_store import CASES
 from tests.genome.repositories import git, make_repository, put
@@ -108,6 +108,27 @@ def test_a_sound_clone_passes_and_is_left_alone(world: World) -> None:
 
 def verdict(level: str, name: str, *evidence: str) -> dict[str, object]:
     return {"level": level, "name": name, "status": "pass", "evidence": list(evidence)}
+
+
+def test_what_a_remote_that_answers_says(world: World) -> None:
+    def said(pin: Pin) -> tuple[str, str]:
+        item = audited(Lock(repositories=(pin,)), world.clone.parent)
+        assert failed(item) == {}
+        return item.remote, item.verdicts[0].evidence[-1]
+
+    (pin,) = world.lock.repositories
+    exact = replace(pin, ref=None)
+    assert said(exact) == ("current", "current: refs/heads/main of the remote is the locked commit")
+    commit = make_repository(world.origin, {"later.md": "later\n"})
+    elsewhere = f"refs/heads/main of the remote is at {commit}"
+    assert said(pin) == ("behind", f"behind: the ref stands elsewhere: {elsewhere}")
+    unpinned = f"behind: no ref was pinned, and the remote's own refs/heads/main is at {commit}"
+    assert said(exact) == ("behind", unpinned)
+    git(world.origin, "branch", "--move", "main", "trunk")
+    assert said(pin) == ("behind", "behind: the remote has no branch or tag 'refs/heads/main'")
+    world.origin.rename(world.origin.with_name("gone"))
+    word, evidence = said(pin)
+    assert (word, evidence.split(": ")[0]) == ("unreachable", "unreachable")
 
 
 def test_dangling_objects_are_told_and_no_failure(world: World) -> None:

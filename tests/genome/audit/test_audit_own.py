@@ -95,6 +95,35 @@ def test_submodule_that_is_checked_out_is_another_repository(tmp_path: Path) -> 
     assert "not applicable: lib is a submodule, another repository" in item.verdicts[2].evidence
 
 
+def test_modes_count_in_a_checkout_where_its_settings_say_so(tmp_path: Path) -> None:
+    make_repository(tmp_path, {"a.md": "one\n"})
+    (tmp_path / "a.md").chmod(0o755)
+    mode = "mode changed: a.md is 100755 and should be 100644"
+    assert failed(audited(lock_of(tmp_path)))["L3"] == mode
+    git(tmp_path, "config", "core.fileMode", "false")
+    assert failed(audited(lock_of(tmp_path))) == {}
+
+
+def test_what_a_sparse_checkout_leaves_out_is_not_applicable(tmp_path: Path) -> None:
+    commit = make_repository(
+        tmp_path, {"a.md": "one\n", "in/b.md": "two\n", "out/c.md": "three\n", "out/d.md": "four\n"}
+    )
+    git(tmp_path, "sparse-checkout", "set", "--no-cone", "in/", "/a.md")
+    assert not (tmp_path / "out").exists()
+    item = audited(lock_of(tmp_path))
+    assert failed(item) == {}
+    left_out = tuple(f"not applicable: out/{name}.md is left out by a sparse checkout" for name in "cd")
+    assert item.verdicts[2].evidence == left_out
+    tree = git(tmp_path, "rev-parse", f"{commit}^{{tree}}")
+    assert item.verdicts[3].evidence == (f"tree {tree} of 2 file(s) and 2 that a sparse checkout leaves out",)
+    put(tmp_path, "out/c.md", "another\n")
+    (tmp_path / "in/b.md").unlink()
+    found = failed(audited(lock_of(tmp_path)))
+    assert set(found) == {"L3", "L4"}
+    assert found["L3"] == f"deleted: in/b.md; altered: out/c.md; {left_out[1]}"
+    assert found["L4"].endswith("deleted: in/b.md; altered: out/c.md")
+
+
 def test_checkout_that_moved_on(tmp_path: Path) -> None:
     make_repository(tmp_path, {"a.md": "one\n"})
     lock = lock_of(tmp_path, folder="elsewhere")

@@ -72,6 +72,7 @@ def test_an_empty_notebook_is_an_empty_text() -> None:
         (b'{"nbformat": 4}', "its cells are no list"),
         (b'{"nbformat": 4, "cells": [1]}', "a cell is no object"),
         (b'{"nbformat": 4, "cells": [{"source": [1]}]}', "a cell's source is no text"),
+        (b'{"nbformat": 4, "cells": [{"source": "\\ud800"}]}', "it holds half a character"),
         (b'{"nbformat": 3, "worksheets": {}}', "its worksheets are no list"),
     ],
 )

@@ -1,12 +1,16 @@
 """What a remote says: refs, failures that may pass, and URLs that hold secrets."""
 
+import fcntl
+import os
+import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from chrysalis_mlx.errors import GenomeError
-from chrysalis_mlx.genome.git.command import GitError
+from chrysalis_mlx.genome.git.command import BlobReader, GitError, _ssh_command, environment
 from chrysalis_mlx.genome.git.remote import is_remote, may_pass, resolve, retrying, shown
 from tests.genome.git.servers import HttpServer, daemon, http, served
 from tests.genome.repositories import git, make_repository
@@ -84,6 +88,68 @@ def test_secrets_are_not_repeated(http: HttpServer) -> None:
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize("scheme", ["git", "http"])
+def test_a_silent_server_is_given_up(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chrysalis_mlx.genome.git.remote._SILENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with pytest.raises(GitError, match=r"timed out after 0\.3 seconds") as caught:
+            resolve(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/x", None, retries=0)
+        assert may_pass(caught.value.words)
+
+
+@pytest.fixture
+def ssh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Without any ssh of the user."""
+    for name in ("GIT_SSH", "GIT_SSH_COMMAND"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    _ssh_command.cache_clear()
+    yield monkeypatch
+    _ssh_command.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("variables", "command", "is_ssh"),
+    [
+        ({}, "ssh", True),
+        ({"GIT_SSH_COMMAND": "  "}, "ssh", True),
+        ({"GIT_SSH_COMMAND": "ssh -i key"}, "ssh -i key", True),
+        ({"GIT_SSH_COMMAND": "'/my tools/ssh' -4", "GIT_SSH": "x"}, "'/my tools/ssh' -4", True),
+        ({"GIT_SSH": "/my tools/ssh"}, "'/my tools/ssh'", True),
+        ({"GIT_SSH": "plink"}, "plink", False),
+        ({"GIT_SSH_COMMAND": "ssh 'x"}, "ssh 'x", False),
+    ],
+)
+def test_ssh_waits_for_nobody(ssh: pytest.MonkeyPatch, variables: dict[str, str], command: str, is_ssh: bool) -> None:
+    for name, value in variables.items():
+        ssh.setenv(name, value)
+    options = " -oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=15 -oServerAliveCountMax=4"
+    assert environment(network=True)["GIT_SSH_COMMAND"] == command + (options if is_ssh else "")
+
+
+def test_git_is_not_made_to_talk(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GIT_TRACE", "GIT_TRACE_CURL", "GIT_TRACE2_EVENT", "GIT_CURL_VERBOSE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "me")
+    kept = environment(network=True)
+    assert not [name for name in kept if name.startswith(("GIT_TRACE", "GIT_CURL"))]
+    assert (kept["GIT_AUTHOR_NAME"], kept["GIT_HTTP_LOW_SPEED_LIMIT"], kept["GIT_HTTP_LOW_SPEED_TIME"]) == (
+        "me",
+        "1",
+        "60",
+    )
+
+
+def test_blobs_are_read_where_pipes_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_repository(tmp_path / "code", {"a.md": "a\n"})
+    oid = git(tmp_path / "code", "rev-parse", "HEAD:a.md")
+    # As an ordinary user beyond fs.pipe-user-pages-soft: the kernel says no.
+    monkeypatch.setattr(fcntl, "F_SETPIPE_SZ", -1, raising=False)
+    with BlobReader(tmp_path / "code") as reader:
+        assert list(reader.read([oid])) == [b"a\n"]
+
+
 @pytest.mark.parametrize(
     ("text", "harmless"),
     [
@@ -93,6 +159,10 @@ def test_secrets_are_not_repeated(http: HttpServer) -> None:
         ("ssh://git:secret@host:22/a", "ssh://git@host:22/a"),
         ("ssh://git@host/a", "ssh://git@host/a"),
         ("git@host:me/a.git", "git@host:me/a.git"),
+        ("https://host/a?token=x&y=z#part", "https://host/a?...#part"),
+        ("HTTP://u:p@host/a?b=c 'https://h/?d'", "HTTP://host/a?... 'https://h/?...'"),
+        ("https://host/a?...", "https://host/a?..."),
+        ("ssh://host/a?b", "ssh://host/a?b"),
         ("https://host/a@b", "https://host/a@b"),
         ("remote: \x1b]0;owned\x07\n\tx", "remote: ?]0;owned?\n\tx"),
         ("fatal: 'https://u:p@h/a/': ask me@example.org", "fatal: 'https://h/a/': ask me@example.org"),

@@ -1,13 +1,16 @@
 """Every source at one commit: the lock, what it notes, and what it refuses."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from chrysalis_mlx.cli.genome.lock import lock as lock_command
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.sources.find import load_config
-from chrysalis_mlx.genome.sources.lock import LockReport, lock_sources
+from chrysalis_mlx.genome.sources.lock import LockReport, lock_sources, raise_failures
 from chrysalis_mlx.genome.sources.pins import Failure, Lock, Pin
 from tests.genome.repositories import git, make_repository, put
 
@@ -112,6 +115,82 @@ def test_offline_keeps_what_was_locked(tmp_path: Path) -> None:
     assert unknown.failures["other"].what == "it was never locked, and offline no remote is asked"
 
 
+@pytest.mark.parametrize(
+    ("ref", "now", "kept"),
+    [
+        ("", "", True),
+        ("#main", "#main", True),
+        ("#main", "#refs/heads/main", True),
+        ("#heads/main", "#main", True),
+        ("#v1", "#v1", True),
+        ("#v1", "#tags/v1", True),
+        ("#v1", "#v2", False),
+        ("#v1", "", False),
+        ("", "#v1", False),
+    ],
+)
+def test_offline_keeps_a_pin_at_its_ref_alone(tmp_path: Path, ref: str, now: str, kept: bool) -> None:
+    make_repository(tmp_path / "origin", {"a.md": "1\n"})
+    git(tmp_path / "origin", "tag", "v1")
+    git(tmp_path / "origin", "tag", "v2")
+    before = lock(tmp_path, f"sources: ['file://{tmp_path}/origin{ref}']\n").lock
+    report = lock(tmp_path, f"sources: ['file://{tmp_path}/origin{now}']\n", previous=before, offline=True)
+    if kept:
+        assert report.lock.repositories == before.repositories
+    else:
+        assert report.failures["origin"].what == "it was never locked at this ref, and offline no remote is asked"
+
+
+def test_offline_forgets_a_commit_that_is_named_no_more(tmp_path: Path) -> None:
+    url = "https://example.org/x"
+    before = lock(tmp_path, f"sources: [{{location: {url}, commit: '{'1' * 40}'}}]", offline=True).lock
+    assert before.repositories == (Pin("x", "remote", url, "1" * 40),)
+    report = lock(tmp_path, f"sources: [{url}]", previous=before, offline=True)
+    assert report.failures["x"].what == "it was never locked at this ref, and offline no remote is asked"
+
+
+def test_what_took_the_place_of_a_file_is_not_read(tmp_path: Path) -> None:
+    """Each of these would hang or fill the memory, were it opened or followed."""
+    root = tmp_path / "code"
+    make_repository(root, {"link.md": "l\n", "pipe.md": "p\n", "folder.md": "f\n", "same.md": "s\n"})
+    (root / "old").symlink_to("same.md")
+    make_repository(root, {})
+    for name in ("link.md", "pipe.md", "folder.md", "old"):
+        (root / name).unlink()
+    (root / "link.md").symlink_to("/dev/zero")
+    os.mkfifo(root / "pipe.md")
+    put(root, "folder.md/x.txt")
+    (root / "old").symlink_to("same.md")  # a new time stamp, the same target
+    assert lock(tmp_path, "sources: [code]").notes == {
+        "code": "3 changed and 1 new file(s) are not committed and stay out"
+    }
+
+
+def test_failures_are_raised_with_their_own_advice() -> None:
+    raise_failures({}, "sources cannot be locked")
+    one, other = GenomeError("it is gone", where="here", fix="look for it"), GenomeError("it is odd")
+    with pytest.raises(GenomeError) as caught:
+        raise_failures({"a": one}, "sources cannot be locked")
+    assert caught.value is one
+    with pytest.raises(GenomeError) as caught:
+        raise_failures({"a": one, "b": other}, "sources cannot be locked")
+    assert caught.value.what == (
+        "2 sources cannot be locked:\n  - a: it is gone\n    to do: look for it\n  - b: it is odd"
+    )
+
+
+def test_no_lock_is_written_into_a_directory_that_it_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "plain/genome.yaml", "sources: [{location: ., name: plain}]\n")
+    make_repository(tmp_path / "code", {"genome.yaml": "sources: [.]\n"})
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(lock_command, ["--sources", "plain/genome.yaml"])
+    assert isinstance(refused.exception, GenomeError)
+    assert "inside of the source 'plain'" in str(refused.exception)
+    assert not (tmp_path / "plain/genome.lock.json").exists()
+    assert CliRunner().invoke(lock_command, ["--sources", "code/genome.yaml"]).exit_code == 0
+    assert Lock.read(tmp_path / "code/genome.lock.json").repositories[0].kind == "checkout"
+
+
 def test_a_directory_is_pinned_by_its_content(tmp_path: Path) -> None:
     put(tmp_path, "plain/a.md", "a\n")
     one = lock(tmp_path, "sources: [plain]").lock.repositories[0].tree
@@ -131,6 +210,11 @@ def test_a_directory_is_pinned_by_its_content(tmp_path: Path) -> None:
         ({"repositories": [{"name": "x", "kind": "remote", "location": "-u", "commit": "1" * 40}]}, "an option of git"),
         ({"repositories": [{"name": "x", "kind": "remote", "location": "u", "commit": "--exec"}]}, "no object's name"),
         ({"repositories": [{"name": "x", "kind": "directory", "location": "u"}]}, "x.tree: None"),
+        ({"repositories": [{**PIN, "name": ".git"}]}, "'.git' is no name"),
+        ({"repositories": [PIN, {**PIN, "name": "X"}]}, "2 repositories are called 'x'"),
+        ({"repositories": [{**PIN, "location": "u\0"}]}, "holds a control character"),
+        ({"repositories": [{**PIN, "location": "u\x1b[2J"}]}, "holds a control character"),
+        ({"repositories": [{**PIN, "folder": "a\0"}]}, "holds a control character"),
         ({"repositories": [{**PIN, "ref": "refs/heads/a:refs/heads/b"}]}, "is no full name of a ref"),
         ({"repositories": [{**PIN, "folder": "a/../.."}]}, "leads out of the repository"),
         (

@@ -1,11 +1,14 @@
 """Which repositories a genome.yaml or a command line names, under which names and in which order."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.sources.find import Source, config_of, find_sources, load_config
+from chrysalis_mlx.genome.sources.pins import name_problem
 from chrysalis_mlx.genome.sources.schema import TEXT_TYPES, GenomeConfig, SourceEntry
 from tests.genome.repositories import git, make_repository, put
 
@@ -99,7 +102,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "./a=b",
         "with#mark",
         "code#v1",
-        "https://example.org/x?a=b",
+        "file:///srv/x?a=b",
         "n=https://example.org/y#z",
     ]
     assert find_sources(config_of(texts), tmp_path, as_written=True) == [
@@ -108,7 +111,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Source("a=b", "directory", str(tmp_path / "a=b")),
         Source("with#mark", "directory", str(tmp_path / "with#mark")),
         Source("code", "checkout", str(tmp_path / "code"), "v1"),
-        Source("x?a=b", "remote", "https://example.org/x?a=b"),
+        Source("x?a=b", "remote", "file:///srv/x?a=b"),
         Source("n", "remote", "https://example.org/y", "z"),
     ]
     monkeypatch.chdir(tmp_path / "zoo")
@@ -142,6 +145,14 @@ def test_the_environment_of_a_git_hook_is_ignored(tmp_path: Path, monkeypatch: p
         ("sources: [plain, {location: other, name: PLAIN}]", "one folder on some computers"),
         ("sources: [{location: plain, name: a/b}]", "is no name for a repository"),
         ("sources: [{location: plain, name: '..'}]", "is no name for a repository"),
+        ("sources: [{location: plain, name: .GIT}]", "is no name for a repository"),
+        ("sources: ['file:///srv/.git']", "is no name for a repository"),
+        ("sources: [~nosuchuser/x]", "there is no such directory"),
+        (f"sources: [{'x' * 5000}]", "there is no such directory"),
+        ('sources: ["a\\u0001b"]', "holds a control character"),
+        ("sources: ['https://example.org/x?secret=1']", "a URL with a query"),
+        ("sources: ['readme:token.md#me']", "or a token"),
+        ("sources: ['readme:git.md#me']", "'.git' is no name for a repository"),
         ("sources: ['https://example.org/x#-u']", "starts with '-'"),
         ("sources: ['--upload-pack=touch x']", "starts with '-'"),
         ("sources: ['https://me:secret@example.org/x']", "this URL holds a password"),
@@ -165,10 +176,48 @@ def test_the_environment_of_a_git_hook_is_ignored(tmp_path: Path, monkeypatch: p
 def test_what_cannot_be_used(tmp_path: Path, text: str, words: str) -> None:
     put(tmp_path, "plain/a.md")
     put(tmp_path, "other/a.md")
+    put(tmp_path, "token.md", "| [x](https://secret@example.org/me/x) |\n")
+    put(tmp_path, "git.md", "| [x](https://example.org/me/.git.git) |\n")
     git(tmp_path, "init", "--quiet", "--bare", "bare.git")
     with pytest.raises(GenomeError, match=words) as caught:
         sources_of(tmp_path, text)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "..", ".git", ".Git", ".git ", "git~1", ".g\u200cit", ".partial", "a\x1bb", "a/b"]
+)
+def test_no_names(name: str) -> None:
+    assert name_problem(name) == f"{name!r} is no name for a repository: it must be one that a folder can have"
+
+
+@pytest.mark.parametrize("name", [".github", "a b", "größe", "git~2", "x.git"])
+def test_names(name: str) -> None:
+    assert name_problem(name) is None
+
+
+def test_a_bad_name_in_a_list_says_which_row(tmp_path: Path) -> None:
+    put(tmp_path, "me/x.md")
+    put(tmp_path, "hub.md", "| [x](file://host/me/.partial) |\n")
+    with pytest.raises(GenomeError) as caught:
+        sources_of(tmp_path, "sources: ['readme:hub.md#me']")
+    assert caught.value.where == "file://host/me/.partial"
+    assert sources_of(tmp_path, "sources: [{location: 'readme:hub.md#me', exclude: [.partial]}, me]") == [
+        Source("me", "directory", "me")
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a Mac has UTF-8 names alone")
+def test_a_directory_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    put(odd, "a.md")
+    make_repository(odd / "code", {"docs/a.md": "a\n"})
+    for texts, base in (([str(odd)], tmp_path), ([str(odd / "code" / "docs")], tmp_path)):
+        with pytest.raises(GenomeError, match="is not UTF-8") as caught:
+            find_sources(config_of(texts), base)
+        str(caught.value).encode("utf-8")  # it can be printed
+    # Only what the lock names counts.
+    assert find_sources(GenomeConfig((SourceEntry("code"),)), odd) == [Source("code", "checkout", "code")]
 
 
 def test_no_list(tmp_path: Path) -> None:
