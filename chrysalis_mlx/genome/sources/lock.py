@@ -169,7 +169,8 @@ def _pin_checkout(source: Source, path: Path) -> tuple[Pin, str]:
             what, fix = f"the checkout has no commit {wanted!r}", "fetch it there, or name another ref"
         raise GenomeError(what, where=path, fix=fix) from error
     commit = found.decode("ascii").strip()
-    pin = Pin(source.name, "checkout", source.location, commit=commit, ref=_branch(path), folder=source.folder)
+    ref = _branch(path) if wanted == "HEAD" else None
+    pin = Pin(source.name, "checkout", source.location, commit=commit, ref=ref, folder=source.folder)
     return pin, _uncommitted(path, source.folder) if wanted == "HEAD" else ""
 
 
