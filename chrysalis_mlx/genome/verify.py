@@ -164,7 +164,8 @@ def _compare_sources(
                 for _ in express(snapshot, rules, again):
                     pass
             except GenomeError as error:
-                if pin.name not in failed:
+                # Who says that it could not be had cannot have its files as well.
+                if pin.name not in failed or pin.name in recorded:
                     result.problems.append(f"{pin.name}: {error.what}")
             else:
                 result.problems += _record_differences(recorded.get(pin.name), again)

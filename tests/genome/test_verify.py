@@ -138,6 +138,12 @@ def test_a_genome_that_hides_a_repository_of_the_lock(tmp_path: Path, lock: Lock
     assert verify(tmp_path, lock=lock).problems == []  # it says that it is without, and it cannot be had
 
 
+def test_a_repository_that_could_not_be_had_has_no_files(tmp_path: Path, lock: Lock) -> None:
+    forge(tmp_path, failed=[{"name": "plain", "location": "plain", "reason": "gone"}])
+    (tmp_path / "plain").rename(tmp_path / "away")
+    assert verify(tmp_path, lock=lock).problems == ["plain: the repository is not here"]
+
+
 @pytest.mark.parametrize("name", ["bytes", "repositories", "files", "content_bytes"])
 def test_false_totals(tmp_path: Path, lock: Lock, name: str) -> None:
     genome = json.loads((tmp_path / "genome.json").read_text())["genome"]
