@@ -1,9 +1,11 @@
 """The manifest of a genome: what every byte of it was made from. genome.json lies beside genome.txt.
 
-schema, genome {sha256, bytes, repositories, files, content_bytes}, lock, rules, failed,
-repositories [{name, kind, location, commit, tree, ref, folder, licence, files [...], left_out [...]}]
-files [{path, blob, sha256, bytes}]           in the genome's order; sha256 and bytes of what stands in the genome
-left_out [{path, reason, detail}]             everything else that the repository holds
+    schema, genome {sha256, bytes, repositories, files, content_bytes}, lock, rules, failed,
+    repositories [{name, kind, location, commit, tree, ref, folder, licence, files [...], left_out [...]}]
+    files [{path, blob, sha256, bytes}]           in the genome's order; sha256 and bytes of what stands in the genome
+    left_out [{path, reason, detail}]             everything else that the repository holds
+
+A genome that was made elsewhere has no lock, no rules and no blobs.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from chrysalis_mlx.cli.genome.options import clones_option, jobs_option, lock_option, offline_option
+from chrysalis_mlx.cli.genome.options import clones_option, jobs_option, locked_option, offline_option
 from chrysalis_mlx.cli.output import json_option, out, print_json, progress, say, table
 from chrysalis_mlx.genome.audit.levels import NAMES, AuditReport, Verdict
 from chrysalis_mlx.genome.audit.levels import audit as audit_all
@@ -18,7 +18,7 @@ EVIDENCE_SHOWN = 10
 
 
 @click.command("audit", short_help="Examine every repository on four levels.")
-@lock_option
+@locked_option
 @clones_option
 @offline_option
 @jobs_option

@@ -12,6 +12,7 @@ from chrysalis_mlx.cli.genome.options import (
     clones_option,
     genome_beside,
     keep_going_option,
+    lock_option,
 )
 from chrysalis_mlx.cli.output import console, json_option, out, print_json, printable, progress, say, table
 from chrysalis_mlx.genome.build import BuildReport, build_genome
@@ -26,13 +27,7 @@ LEFT_OUT_SHOWN = 20
 @click.command("build", short_help="Write one text and its manifest.")
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1)
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="The genome.")
-@click.option(
-    "--lock",
-    "lock_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The lock to build from when no SOURCE is named; genome.lock.json by default.",
-)
+@lock_option("The lock to build from when no SOURCE is named; genome.lock.json by default.")
 @clones_option
 @click.option(
     "--include", metavar="GLOB", multiple=True, help="Take these files instead of the text types. Repeatable."

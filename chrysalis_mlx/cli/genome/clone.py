@@ -10,7 +10,7 @@ import click
 from chrysalis_mlx.cli.genome.options import (
     clones_option,
     jobs_option,
-    lock_option,
+    locked_option,
     retries_option,
     show_failures,
 )
@@ -22,7 +22,7 @@ from chrysalis_mlx.genome.stage import clones_beside
 
 
 @click.command("clone", short_help="Bring exactly the locked commits.")
-@lock_option
+@locked_option
 @clones_option
 @click.option(
     "--offline",

@@ -10,6 +10,7 @@ import click
 from chrysalis_mlx.cli.genome.options import (
     jobs_option,
     keep_going_option,
+    lock_option,
     offline_option,
     retries_option,
     show_failures,
@@ -32,13 +33,7 @@ from chrysalis_mlx.genome.stage import lock_beside
     type=click.Path(path_type=Path, dir_okay=False),
     help="A genome.yaml; genome.yaml here by default, when no SOURCE is named.",
 )
-@click.option(
-    "--lock",
-    "lock_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The lock to write; genome.lock.json by default, beside the genome.yaml.",
-)
+@lock_option("The lock to write; genome.lock.json by default, beside the genome.yaml.")
 @offline_option
 @retries_option
 @jobs_option

@@ -15,15 +15,14 @@ from chrysalis_mlx.cli.output import say
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-lock_option = click.option(
-    "--lock",
-    "lock_file",
-    metavar="FILE",
-    default="genome.lock.json",
-    show_default=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The lock.",
-)
+
+def lock_option(help: str, default: str | None = None) -> Callable[[F], F]:
+    """`--lock FILE`, as the parameter `lock_file`."""
+    kind = click.Path(path_type=Path, dir_okay=False)
+    return click.option("--lock", "lock_file", metavar="FILE", default=default, show_default=True, type=kind, help=help)
+
+
+locked_option = lock_option("The lock.", default="genome.lock.json")
 clones_option = click.option(
     "--clones",
     metavar="DIR",

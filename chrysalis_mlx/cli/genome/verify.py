@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from chrysalis_mlx.cli.genome.options import lock_option
 from chrysalis_mlx.cli.output import json_option, print_json, progress, say
 from chrysalis_mlx.genome.sources.pins import Lock
 from chrysalis_mlx.genome.stage import clones_beside
@@ -19,13 +20,7 @@ from chrysalis_mlx.genome.verify import verify_genome
 @click.option(
     "--manifest", metavar="FILE", type=click.Path(path_type=Path), help="Its manifest; the one beside it by default."
 )
-@click.option(
-    "--lock",
-    "lock_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="It must come from this lock, and agree with its repositories.",
-)
+@lock_option("It must come from this lock, and agree with its repositories.")
 @click.option(
     "--clones",
     metavar="DIR",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,7 +19,7 @@ from chrysalis_mlx.config import from_plain, read_yaml
 from chrysalis_mlx.errors import GenomeError
 from chrysalis_mlx.genome.git.command import GitError, GitMissingError, git
 from chrysalis_mlx.genome.git.remote import is_remote, shown
-from chrysalis_mlx.genome.sources.pins import OID, Kind, name_problem, place_problem
+from chrysalis_mlx.genome.sources.pins import OID, Kind, clashes, name_problem, place_problem
 from chrysalis_mlx.genome.sources.readme import PREFIX, listed_repositories
 from chrysalis_mlx.genome.sources.schema import GenomeConfig, SourceEntry
 
@@ -109,7 +109,9 @@ def find_sources(config: GenomeConfig, base: Path, *, as_written: bool = False) 
     for source in listed:
         # What an entry says of its own outranks what a list says.
         found.setdefault(source.name, source)
-    return _refuse_one_folder(found.values() if as_written else _ordered(list(found.values()), config))
+    for name, twin, *_ in clashes(found):
+        raise GenomeError(f"the names {name!r} and {twin!r} are one folder on some computers", fix="rename one of them")
+    return list(found.values()) if as_written else _ordered(list(found.values()), config)
 
 
 def _listed(entry: SourceEntry, config: GenomeConfig, base: Path) -> list[Source]:
@@ -233,19 +235,6 @@ def _ordered(sources: Sequence[Source], config: GenomeConfig) -> list[Source]:
             taken[where] += matching
             rest = [source for source in rest if source not in matching]
     return [*taken["first"], *rest, *taken["last"]]
-
-
-def _refuse_one_folder(sources: Iterable[Source]) -> list[Source]:
-    """Two names that differ in case alone are one folder on a Mac."""
-    seen: dict[str, str] = {}
-    result = list(sources)
-    for source in result:
-        other = seen.setdefault(source.name.casefold(), source.name)
-        if other != source.name:
-            raise GenomeError(
-                f"the names {other!r} and {source.name!r} are one folder on some computers", fix="rename one of them"
-            )
-    return result
 
 
 def _contradictions(config: GenomeConfig) -> list[str]:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import typing
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -77,10 +77,12 @@ def _problems(pin: Pin) -> list[str]:
     return [problem for problem in found if problem]
 
 
-def _doubles(pins: tuple[Pin, ...]) -> list[str]:
-    """Two names that differ in case alone are one folder on a Mac."""
-    counts = Counter(pin.name.casefold() for pin in pins)
-    return [f"{counts[name]} repositories are called {name!r}" for name in counts if counts[name] > 1]
+def clashes(names: Iterable[str]) -> list[list[str]]:
+    """Names that are one folder on a Mac: the same, or differing in case alone."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(name.casefold(), []).append(name)
+    return [found for found in alike.values() if len(found) > 1]
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,8 @@ class Lock:
         lock, problems = from_plain(cls, value)
         if lock is not None:
             problems = [problem for pin in lock.repositories for problem in _problems(pin)]
-            problems += _doubles(lock.repositories)
+            doubles = clashes(pin.name for pin in lock.repositories)
+            problems += [f"{len(names)} repositories are called {names[0].casefold()!r}" for names in doubles]
         if problems:
             raise GenomeError(
                 f"this is no lock of schema {SCHEMA}: " + "; ".join(problems), where=path, fix="lock again"
