@@ -18,11 +18,16 @@ from typing import Any, Literal
 import yaml
 
 _MISMATCH = object()
+_NAMES = {int: "a whole number", float: "a finite number", str: "a string", bool: "true or false", type(None): "null"}
+_PLURALS = {int: "whole numbers", float: "numbers", str: "strings"}
 
 
 def option(default: Any, doc: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """A field with its meaning and its inclusive range."""
-    return field(default=default, metadata={"doc": doc, "minimum": minimum, "maximum": maximum})
+    """A field with its meaning and its inclusive range; the range of a mapping is that of each of its values."""
+    metadata = {"doc": doc, "minimum": minimum, "maximum": maximum}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def required(doc: str) -> Any:
@@ -106,15 +111,16 @@ def _field(hint: Any, value: Any, path: str, limits: Mapping[str, Any], problems
     entry = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
     if dataclasses.is_dataclass(entry):
         return _entries(typing.cast(type, entry), value, path, problems)
+    if typing.get_origin(hint) is dict:
+        return _mapping(hint, value, path, limits, problems)
     converted = _convert(hint, value)
     if converted is _MISMATCH:
-        problems.append(f"{path}: {value!r} is not {_describe(hint)}")
+        problems.append(f"{path}: {value!r} is not {describe_type(hint)}")
         return None
     if isinstance(converted, (int, float)) and not isinstance(converted, bool):
         minimum, maximum = limits.get("minimum"), limits.get("maximum")
         if not (minimum is None or converted >= minimum) or not (maximum is None or converted <= maximum):
-            span = f"at least {minimum}" if maximum is None else f"between {minimum} and {maximum}"
-            problems.append(f"{path}: {value!r} is out of range; it must be {span}")
+            problems.append(f"{path}: {value!r} is out of range; it must be {describe_range(minimum, maximum)}")
     return converted
 
 
@@ -131,6 +137,18 @@ def _entries(cls: type, value: Any, path: str, problems: list[str]) -> Any:
     )
 
 
+def _mapping(hint: Any, value: Any, path: str, limits: Mapping[str, Any], problems: list[str]) -> Any:
+    """A mapping whose keys are the user's own; the limits are those of each of its values."""
+    if not isinstance(value, dict):
+        problems.append(f"{path}: {value!r} is not {describe_type(hint)}")
+        return None
+    entry = typing.get_args(hint)[1]
+    for key in value:
+        if not isinstance(key, str):
+            problems.append(f"{path}: the key {key!r} is not a string; put it in quotes")
+    return {key: _field(entry, item, f"{path}[{key!r}]", limits, problems) for key, item in value.items()}
+
+
 def _convert(hint: Any, value: Any) -> Any:
     """`value` as the type that `hint` asks for, or _MISMATCH."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -145,11 +163,6 @@ def _convert(hint: Any, value: Any) -> Any:
             return _MISMATCH
         converted = tuple(_convert(arguments[0], item) for item in items)
         return _MISMATCH if _MISMATCH in converted else converted
-    if origin is dict:
-        if not isinstance(value, dict):
-            return _MISMATCH
-        pairs = [(_convert(arguments[0], key), _convert(arguments[1], item)) for key, item in value.items()]
-        return _MISMATCH if any(_MISMATCH in pair for pair in pairs) else dict(pairs)
     if hint is float:
         return _float(value)
     return value if type(value) is hint or (hint is type(None) and value is None) else _MISMATCH
@@ -166,15 +179,22 @@ def _float(value: Any) -> Any:
     return number if math.isfinite(number) else _MISMATCH
 
 
-def _describe(hint: Any) -> str:
+def describe_range(minimum: float | None, maximum: float | None) -> str:
+    """An inclusive range in the same words: "at least 1"; empty without limits."""
+    if minimum is None or maximum is None:
+        return f"at least {minimum}" if minimum is not None else f"at most {maximum}" if maximum is not None else ""
+    return f"between {minimum} and {maximum}"
+
+
+def describe_type(hint: Any) -> str:
+    """A type in the words of errors and of `blueprint show --schema`: "a whole number or null"."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(_describe(part) for part in arguments)
+        return " or ".join(describe_type(part) for part in arguments)
     if origin is Literal:
         return "one of " + ", ".join(str(value) for value in arguments)
     if origin is tuple:
-        return "a list of strings"
+        return f"a list of {_PLURALS[arguments[0]]}"
     if origin is dict:
-        return "a mapping of strings to strings"
-    names = {int: "a whole number", float: "a finite number", str: "a string", bool: "true or false"}
-    return {**names, type(None): "null"}[hint]
+        return f"a mapping of {_PLURALS[arguments[0]]} to {_PLURALS[arguments[1]]}"
+    return _NAMES[hint]

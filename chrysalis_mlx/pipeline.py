@@ -15,10 +15,13 @@ from chrysalis_mlx.backends.base import AdamW, Engine
 from chrysalis_mlx.batches.order import PackedRows
 from chrysalis_mlx.batches.packing import Batch
 from chrysalis_mlx.batches.tokens import Segment, read_segments
-from chrysalis_mlx.corpus.build import build_corpus
+from chrysalis_mlx.corpus.build import corpus_of_data, corpus_of_genome
+from chrysalis_mlx.corpus.select.patterns import pattern_rule
+from chrysalis_mlx.corpus.write import write_corpus
 from chrysalis_mlx.errors import RunError
 from chrysalis_mlx.evaluation.compare import compare
 from chrysalis_mlx.export.export import export_model
+from chrysalis_mlx.genome.history import History
 from chrysalis_mlx.genome.stage import is_built_from, lock_beside, make_genome, read_fresh_lock
 from chrysalis_mlx.gguf.quantize import file_type
 from chrysalis_mlx.machine import choose_backend
@@ -27,7 +30,6 @@ from chrysalis_mlx.run import Run, atomic_path, write_json
 from chrysalis_mlx.training.loop import run_training
 from chrysalis_mlx.workspace import Workspace
 
-CORPUS_FILES = ("train.jsonl", "valid.jsonl", "test.jsonl", "expression.json")
 ADAPTER_FILES = (
     "adapters/adapters.safetensors",
     "adapters/adapter_config.json",
@@ -59,23 +61,26 @@ def genome(directory: Path, sources: Path, *, progress: Progress = silent) -> Pa
 
 
 def corpus(workspace: Workspace, *, progress: Progress = silent) -> dict[str, Any]:
-    """Stage 2: the genome, expressed and framed, in corpus/.
+    """Stage 2: the genome, expressed and framed, or rows of one's own, in corpus/.
 
     Returns:
         the stage's record; `skipped` tells whether an earlier run had already made it.
     """
     run, blueprint = workspace.run, workspace.blueprint
-    inputs = workspace.input_hashes("expression", "framing", "split") | {
-        "genome": run.record["genome"]["sha256"],
-        "row_length": str(blueprint.training.row_length),
-    }
+    inputs = workspace.input_hashes("expression", "framing", "data", "split") | workspace.material
+    inputs["row_length"] = str(blueprint.training.row_length)
     if run.is_done("corpus", inputs):
         return run.stage("corpus") | {"skipped": True}
-    genome = workspace.require_genome()
-    with run.recording("corpus", inputs) as record:
-        report = build_corpus(genome, blueprint, workspace.model.tokenizer, run.path("corpus"), progress=progress)
-        record["report"] = asdict(report)
-        record["outputs"] = [run.path("corpus", name) for name in CORPUS_FILES]
+    material = workspace.require_material()
+    with run.recording("corpus", inputs) as record, atomic_path(run.path("corpus")) as directory:
+        tokenizer = workspace.model.tokenizer
+        if workspace.data:
+            made = corpus_of_data(material, blueprint, tokenizer, progress=progress)
+        else:
+            made = corpus_of_genome(material, blueprint, tokenizer, _history(workspace), progress=progress)
+        record["report"] = write_corpus(made, directory, tokenizer, progress=progress)
+        written = sorted(path.relative_to(directory) for path in directory.rglob("*.json*"))
+        record["outputs"] = [run.path("corpus", *name.parts) for name in written]
     return run.stage("corpus") | {"skipped": False}
 
 
@@ -90,7 +95,7 @@ def train(workspace: Workspace, backend: str = "auto", *, progress: Progress = s
         BackendError: the backend cannot be loaded.
     """
     run = workspace.run
-    inputs = workspace.input_hashes("adapter", "training") | run.output_hashes("corpus")
+    inputs = workspace.input_hashes("adapter", "training", "order") | run.output_hashes("corpus")
     choice = choose_backend(_asked_or_recorded(workspace, backend))
     inputs["backend"] = choice.name
     if run.is_done("train", inputs):
@@ -186,6 +191,25 @@ def grow(
     yield "fuse", fuse(workspace, (), backend, progress=progress)
 
 
+def _history(workspace: Workspace) -> History | None:
+    """The commits of the genome's repositories, where the blueprint wants them, of files that it does not exclude.
+
+    Raises:
+        RunError: there are others than when the run began.
+    """
+    recorded, expression = workspace.material.get("history"), workspace.blueprint.expression
+    if recorded is None:
+        return None
+    history = workspace.history(lambda repository, path: pattern_rule(f"{repository}/{path}", expression)[0])
+    if history.fingerprint() != recorded:
+        raise RunError(
+            "the clones have other commits than when the run began",
+            where=workspace.run.directory,
+            fix="bring them back (`chrysalis-mlx genome clone`), or begin a new run",
+        )
+    return history
+
+
 def _train(workspace: Workspace, backend: str, record: dict[str, Any], progress: Progress) -> None:
     run, section = workspace.run, workspace.blueprint.training
     if not run.path("training").exists():  # removed by hand, which is the way out when a checkpoint is damaged
@@ -240,7 +264,10 @@ def _segments(workspace: Workspace, side: str) -> list[Segment]:
 def _packed(workspace: Workspace, side: str) -> PackedRows:
     section = workspace.blueprint.training
     digest = workspace.run.output_hashes("corpus")[f"corpus/{side}.jsonl"]
-    return PackedRows(_segments(workspace, side), section.row_length, digest, section.seed)
+    order = workspace.blueprint.order
+    kind = order.kind if side == "train" else "shuffled"
+    segments = _segments(workspace, side)
+    return PackedRows(segments, section.row_length, digest, section.seed, kind=kind, replay=order.replay)
 
 
 def _held_out(workspace: Workspace, max_rows: int | None) -> list[Batch]:
@@ -263,7 +290,7 @@ def _metadata(workspace: Workspace) -> dict[str, str | int | float]:
         "general.name": f"{Path(record['model']['source']).stem} {workspace.blueprint.name}",
         "general.description": workspace.blueprint.description or workspace.blueprint.name,
         "chrysalis.version": record["chrysalis_mlx"],
-        "chrysalis.genome.sha256": record["genome"]["sha256"],
+        **{f"chrysalis.{name}.sha256": sha256 for name, sha256 in workspace.material.items()},
         "chrysalis.blueprint.name": workspace.blueprint.name,
         "chrysalis.blueprint.sha256": record["blueprint"]["sha256"],
         "chrysalis.model.source": record["model"]["source"],

@@ -68,6 +68,14 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_tree(path: Path) -> str:
+    """sha256 of a file's bytes, or of the names and bytes of everything below a directory."""
+    if path.is_dir():
+        files = sorted(entry for entry in path.rglob("*") if entry.is_file())
+        return sha256_json({file.relative_to(path).as_posix(): sha256_file(file) for file in files})
+    return sha256_file(path)
+
+
 def sha256_json(value: object) -> str:
     """sha256 of a value's canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

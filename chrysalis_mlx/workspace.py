@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,41 @@ from typing import Any
 from chrysalis_mlx.adapters.spec import AdapterSpec, resolve_adapter
 from chrysalis_mlx.blueprint.library import find_blueprint
 from chrysalis_mlx.blueprint.load import dump_blueprint, load_blueprint, to_dict
+from chrysalis_mlx.blueprint.match import best_blueprint
 from chrysalis_mlx.blueprint.schema import Blueprint
 from chrysalis_mlx.errors import CorpusError, ModelError, RunError, UsageError
+from chrysalis_mlx.genome.history import History
 from chrysalis_mlx.genome.manifest import copy_manifest
 from chrysalis_mlx.genome.text.format import genome_identity
 from chrysalis_mlx.gguf.hyperparameters import Hyperparameters
 from chrysalis_mlx.gguf.quantize import file_type
+from chrysalis_mlx.machine import memory_bytes
 from chrysalis_mlx.models.directory import ModelDirectory
+from chrysalis_mlx.models.facts import resolve_facts
 from chrysalis_mlx.models.source import resolve_model
-from chrysalis_mlx.run import Run, sha256_json, write_text
+from chrysalis_mlx.run import Run, sha256_json, sha256_tree, write_text
 
 # What `grow --sources` has put into the directory before the run begins.
 GENOME_FILES = ("genome.txt", "genome.json")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run is to be made from. What is None was not named.
+
+    Attributes:
+        genome: a genome file.
+        data: a file or directory of one's own rows, instead of a genome.
+        folder: where the genome's lock lies, with clones/ beside it; None: where the genome lies.
+        model: a directory, a .gguf file or a Hub id; None: the blueprint's.
+        blueprint: a shipped one's name or a YAML file; None: the one that matches the model best.
+    """
+
+    genome: Path | None = None
+    data: Path | None = None
+    folder: Path | None = None
+    model: str | None = None
+    blueprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -33,11 +57,11 @@ class Workspace:
     model: ModelDirectory
 
     @classmethod
-    def create(cls, directory: Path, genome: Path, model: str | None, blueprint: str) -> Workspace:
+    def create(cls, directory: Path, origin: Origin) -> Workspace:
         """Begin a run. What cannot work is found here, before any stage has cost time.
 
         Raises:
-            UsageError: no model named, neither here nor in the blueprint.
+            UsageError: not exactly one of genome and data, or no model named, neither here nor in the blueprint.
             GenomeError, ModelError, BlueprintError, CorpusError, ExportError: that input cannot be used.
             RunError: the directory holds something else.
         """
@@ -46,21 +70,20 @@ class Workspace:
         )
         if taken or (directory.exists() and not directory.is_dir()):
             raise RunError("the directory is not empty and holds no run", where=directory, fix="name a new directory")
-        resolved = _with_model(load_blueprint(find_blueprint(blueprint)), model)
+        name, reason = _named_or_matching(origin)
+        resolved = _with_model(load_blueprint(find_blueprint(name)), origin.model)
         if resolved.model.source is None:
-            raise UsageError("no model is named", where=blueprint, fix="add --model, or model.source to the blueprint")
+            raise UsageError("no model is named", where=name, fix="add --model, or model.source to the blueprint")
         opened = resolve_model(resolved.model.source, resolved.model.revision)
         _check_fit(resolved, opened)
-        # Read to its end before anything else is written: a malformed genome leaves no run.
-        genome_hash = copy_manifest(genome, directory / "genome.json").sha256
-        origin: dict[str, Any] = {
-            "genome": {"path": str(genome.absolute()), "sha256": genome_hash},
+        record: dict[str, Any] = {
+            **_material(origin, directory, resolved),
             "model": {"source": resolved.model.source, "directory": str(opened.path), "files": opened.hashes()},
-            "blueprint": {"name": resolved.name, "sha256": sha256_json(to_dict(resolved))},
+            "blueprint": {"name": resolved.name, "reason": reason, "sha256": sha256_json(to_dict(resolved))},
             "seed": resolved.training.seed,
         }
-        write_text(directory / "blueprint.yaml", dump_blueprint(resolved, header=_header(blueprint)))
-        return cls(Run.create(directory, origin), resolved, opened)
+        write_text(directory / "blueprint.yaml", dump_blueprint(resolved, header=_header(name)))
+        return cls(Run.create(directory, record), resolved, opened)
 
     @classmethod
     def open(cls, directory: Path) -> Workspace:
@@ -88,40 +111,56 @@ class Workspace:
         return cls(run, blueprint, model)
 
     @classmethod
-    def ensure(
-        cls, directory: Path, genome: Path | None = None, model: str | None = None, blueprint: str | None = None
-    ) -> Workspace:
+    def ensure(cls, directory: Path, origin: Origin = Origin()) -> Workspace:
         """Open the run, or begin it when there is none; what is named must agree with what is recorded.
 
         Raises:
-            UsageError: a new run without genome or blueprint.
-            RunError: the run was made from another genome, model or blueprint.
+            UsageError: a new run without a genome or data.
+            RunError: the run was made from something else.
         """
         if not Run.exists(directory):
-            if genome is None or blueprint is None:
-                raise UsageError(
-                    "a new run needs a genome and a blueprint",
-                    where=directory,
-                    fix="add --genome G --model M --blueprint B",
-                )
-            return cls.create(directory, genome, model, blueprint)
+            return cls.create(directory, origin)
         opened = cls.open(directory)
-        opened._require_same(genome, model, blueprint)
+        opened._require_same(origin)
         return opened
+
+    @property
+    def data(self) -> Path | None:
+        """The rows of one's own that the run is made from, when it is."""
+        return Path(self.run.record["data"]["path"]) if "data" in self.run.record else None
+
+    @property
+    def material(self) -> dict[str, str]:
+        """What the run is made from, `genome` or `data`, and its sha256; of `history`, too, where it is wanted."""
+        found = {name: self.run.record[name]["sha256"] for name in ("genome", "data") if name in self.run.record}
+        history = self.run.record.get("genome", {}).get("history")
+        return found | ({"history": history} if history else {})
 
     @property
     def genome(self) -> Path:
         return Path(self.run.record["genome"]["path"])
 
-    def require_genome(self) -> Path:
-        """The genome file, proved to be the recorded one.
+    def history(self, takes: Callable[[str, str], bool]) -> History:
+        """The commits of the genome's repositories, where the mix wants them.
+
+        Args:
+            takes: whether changes of a file are wanted, by repository and path.
+        """
+        folder, most = Path(self.run.record["genome"]["folder"]), self.blueprint.framing.max_commits
+        return History(self.run.path("genome.json"), folder, max_commits=most, takes=takes)
+
+    def require_material(self) -> Path:
+        """The genome or data, proved to be what was recorded.
 
         Raises:
             RunError: it has changed since the run began.
         """
-        if genome_identity(self.genome).sha256 != self.run.record["genome"]["sha256"]:
-            raise RunError("the genome was changed after the run began", where=self.genome, fix="begin a new run")
-        return self.genome
+        path, recorded = self.data or self.genome, next(iter(self.material.values()))
+        found = sha256_tree(path) if self.data else genome_identity(path).sha256
+        if found != recorded:
+            what = "data were" if self.data else "genome was"
+            raise RunError(f"the {what} changed after the run began", where=path, fix="begin a new run")
+        return path
 
     def adapter_spec(self) -> AdapterSpec:
         return _adapter_spec(self.blueprint, self.model)
@@ -132,24 +171,65 @@ class Workspace:
         hashes = {f"blueprint.{section}": sha256_json(content[section]) for section in sections}
         return {"model": sha256_json(self.run.record["model"]["files"]), **hashes}
 
-    def _require_same(self, genome: Path | None, model: str | None, blueprint: str | None) -> None:
+    def _require_same(self, origin: Origin) -> None:
         record, fix = self.run.record, "use a new run directory"
-        if blueprint is not None:
-            asked = _with_model(load_blueprint(find_blueprint(blueprint)), model or self.blueprint.model.source)
+        where = self.run.directory
+        if origin.blueprint is not None:
+            named = load_blueprint(find_blueprint(origin.blueprint))
+            asked = _with_model(named, origin.model or self.blueprint.model.source)
             if to_dict(asked) != to_dict(self.blueprint):
+                was = record["blueprint"]["name"]
                 raise RunError(
-                    f"this run was begun with another blueprint ('{record['blueprint']['name']}') than '{blueprint}'",
-                    where=self.run.directory,
+                    f"this run was begun with another blueprint ('{was}') than '{origin.blueprint}'",
+                    where=where,
                     fix=fix,
                 )
-        if model is not None and model != record["model"]["source"]:
+        if origin.model is not None and origin.model != record["model"]["source"]:
             raise RunError(
-                f"this run was begun with the model {record['model']['source']}, not {model}",
-                where=self.run.directory,
+                f"this run was begun with the model {record['model']['source']}, not {origin.model}",
+                where=where,
                 fix=fix,
             )
-        if genome is not None and genome_identity(genome).sha256 != record["genome"]["sha256"]:
-            raise RunError("this run was begun with another genome", where=self.run.directory, fix=fix)
+        if origin.genome is not None and self.material.get("genome") != genome_identity(origin.genome).sha256:
+            raise RunError("this run was begun with another genome", where=where, fix=fix)
+        if origin.data is not None and self.material.get("data") != sha256_tree(origin.data):
+            raise RunError("this run was begun with other data", where=where, fix=fix)
+
+
+def _named_or_matching(origin: Origin) -> tuple[str, str]:
+    """The blueprint's name and why it is this one."""
+    if origin.blueprint is not None:
+        return origin.blueprint, "asked for"
+    if origin.model is None:
+        raise UsageError(
+            "a new run needs a model or a blueprint that names one",
+            fix="add --model M, --blueprint B, or both; `chrysalis-mlx blueprint list` shows the shipped ones",
+        )
+    match = best_blueprint(resolve_facts(origin.model), memory_bytes())
+    return match.name, "; ".join(match.reasons)
+
+
+def _material(origin: Origin, directory: Path, blueprint: Blueprint) -> dict[str, Any]:
+    """The record of what the run is made from. A genome is read to its end, so a malformed one leaves no run."""
+    if (origin.genome is None) == (origin.data is None):
+        raise UsageError(
+            "a new run is made from a genome or from data of your own, one of them",
+            where=directory,
+            fix="add --genome G or --data PATH, and --model M",
+        )
+    if origin.data is not None:
+        return {"data": {"path": str(origin.data.absolute()), "sha256": sha256_tree(origin.data)}}
+    assert origin.genome is not None
+    manifest, folder = directory / "genome.json", (origin.folder or origin.genome.parent).absolute()
+    record = {
+        "path": str(origin.genome.absolute()),
+        "folder": str(folder),
+        "sha256": copy_manifest(origin.genome, manifest).sha256,
+    }
+    if blueprint.framing.mix.history:
+        history = History(manifest, folder, max_commits=blueprint.framing.max_commits)
+        record["history"] = history.fingerprint()
+    return {"genome": record}
 
 
 def _with_model(blueprint: Blueprint, model: str | None) -> Blueprint:

@@ -13,7 +13,7 @@ from chrysalis_mlx.blueprint.load import load_blueprint, to_dict
 from chrysalis_mlx.errors import GenomeError, RunError, UsageError
 from chrysalis_mlx.genome.text.format import genome_identity
 from chrysalis_mlx.run import sha256_json
-from chrysalis_mlx.workspace import Workspace
+from chrysalis_mlx.workspace import Origin, Workspace
 from tests.end_to_end.inputs import write_inputs
 
 
@@ -24,7 +24,7 @@ def given(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def workspace(tmp_path: Path, given: tuple[Path, Path], tiny_model: Path) -> Workspace:
-    return Workspace.create(tmp_path / "run", given[0], str(tiny_model), str(given[1]))
+    return Workspace.create(tmp_path / "run", Origin(genome=given[0], model=str(tiny_model), blueprint=str(given[1])))
 
 
 def test_a_run_holds_its_resolved_blueprint(workspace: Workspace, given: tuple[Path, Path], tiny_model: Path) -> None:
@@ -49,7 +49,7 @@ def test_genome_json_is_the_lineage_of_every_file(workspace: Workspace, given: t
     noise = b"noise\n" * 99
     record = {"path": "a.log", "sha256": hashlib.sha256(noise).hexdigest(), "bytes": len(noise), "blob": None}
     assert (logs["name"], logs["commit"], logs["files"]) == ("logs", None, [record])
-    assert workspace.require_genome() == workspace.genome == given[0]
+    assert workspace.require_material() == workspace.genome == given[0]
 
 
 def test_it_opens_as_it_was_made(workspace: Workspace) -> None:
@@ -72,7 +72,7 @@ def test_a_stage_depends_on_the_model_and_its_own_sections_only(
 ) -> None:
     changed = tmp_path / "changed.yaml"
     changed.write_text(given[1].read_text().replace("rank: 4", "rank: 2"))
-    other = Workspace.create(tmp_path / "other", given[0], str(tiny_model), str(changed))
+    other = Workspace.create(tmp_path / "other", Origin(genome=given[0], model=str(tiny_model), blueprint=str(changed)))
     assert other.input_hashes("split", "export") == workspace.input_hashes("split", "export")
     assert other.input_hashes("adapter") != workspace.input_hashes("adapter")
     assert workspace.input_hashes("split").keys() == {"model", "blueprint.split"}
@@ -80,18 +80,23 @@ def test_a_stage_depends_on_the_model_and_its_own_sections_only(
 
 def test_an_empty_directory_is_good_enough(tmp_path: Path, given: tuple[Path, Path], tiny_model: Path) -> None:
     (tmp_path / "empty").mkdir()
-    begun = Workspace.ensure(tmp_path / "empty", given[0], str(tiny_model), str(given[1]))
+    begun = Workspace.ensure(
+        tmp_path / "empty", Origin(genome=given[0], model=str(tiny_model), blueprint=str(given[1]))
+    )
     assert begun.run.stage("corpus") == {}
 
 
 def test_what_is_missing_for_a_new_run_is_a_usage_error(
     tmp_path: Path, given: tuple[Path, Path], tiny_model: Path
 ) -> None:
-    for genome, blueprint in ((None, str(given[1])), (given[0], None)):
-        with pytest.raises(UsageError, match="a new run needs a genome and a blueprint"):
-            Workspace.ensure(tmp_path / "new", genome, str(tiny_model), blueprint)
+    for genome, data in ((None, None), (given[0], given[0])):
+        asked = Origin(genome=genome, data=data, model=str(tiny_model), blueprint=str(given[1]))
+        with pytest.raises(UsageError, match="a genome or from data of your own, one of them"):
+            Workspace.ensure(tmp_path / "new", asked)
+    with pytest.raises(UsageError, match="a new run needs a model or a blueprint that names one"):
+        Workspace.ensure(tmp_path / "new", Origin(genome=given[0]))
     with pytest.raises(UsageError, match="no model is named"):
-        Workspace.ensure(tmp_path / "new", given[0], None, str(given[1]))
+        Workspace.ensure(tmp_path / "new", Origin(genome=given[0], blueprint=str(given[1])))
     assert not (tmp_path / "new").exists()
 
 
@@ -100,15 +105,15 @@ def test_nothing_is_written_for_input_that_cannot_be_used(
 ) -> None:
     given[0].write_text(given[0].read_text().removesuffix("<|repo_end|>\n\n"))
     with pytest.raises(GenomeError, match=r"it ends before the <\|repo_end\|>"):
-        Workspace.create(tmp_path / "new", given[0], str(tiny_model), str(given[1]))
+        Workspace.create(tmp_path / "new", Origin(genome=given[0], model=str(tiny_model), blueprint=str(given[1])))
     assert not (tmp_path / "new").exists()
 
 
 def test_the_genome_may_move_but_not_change(workspace: Workspace, given: tuple[Path, Path]) -> None:
     moved = given[0].rename(given[0].with_name("moved.txt"))
-    assert Workspace.ensure(workspace.run.directory, moved).blueprint == workspace.blueprint
+    assert Workspace.ensure(workspace.run.directory, Origin(genome=moved)).blueprint == workspace.blueprint
     with pytest.raises(GenomeError, match="the genome cannot be read"):
-        workspace.require_genome()
+        workspace.require_material()
     given[0].write_text(moved.read_text() + "\n")
     with pytest.raises(RunError, match="the genome was changed after the run began"):
-        workspace.require_genome()
+        workspace.require_material()

@@ -57,6 +57,28 @@ def pack(segments: Sequence[Segment], row_length: int) -> list[list[int]]:
     return rows
 
 
+def pack_in_order(segments: Sequence[Segment], row_length: int, window: int = 16) -> list[list[int]]:
+    """Which segments share a row when their order counts: best fit among the last `window` rows. O(n · window).
+
+    Returns:
+        as `pack`; rows stand in the order of their first segments, and every later segment of a row is one that came
+        before `window` newer rows were begun.
+    """
+    rows: list[list[int]] = []
+    free: list[int] = []
+    for index, segment in enumerate(segments):
+        length = len(segment.tokens)
+        fitting = [row for row in range(max(0, len(rows) - window), len(rows)) if free[row] >= length]
+        if fitting:
+            row = min(fitting, key=free.__getitem__)
+            rows[row].append(index)
+            free[row] -= length
+        else:
+            rows.append([index])
+            free.append(row_length - length)
+    return rows
+
+
 def assemble(rows: Sequence[Sequence[Segment]], row_length: int) -> Batch:
     """Lay segments out in rows of `row_length` tokens, padded at the end."""
     shape = (len(rows), row_length)

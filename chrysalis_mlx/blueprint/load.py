@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from chrysalis_mlx.blueprint.schema import Blueprint
+from chrysalis_mlx.blueprint.schema import (
+    VERSION,
+    Blueprint,
+    ExpressionSection,
+    FramingSection,
+    MatchSection,
+    TrainingSection,
+)
 from chrysalis_mlx.config import from_plain, read_yaml, to_plain
 from chrysalis_mlx.errors import BlueprintError
 
 _YAML_LINE_ENDS = "\x85\u2028\u2029"
+
+# Fields of version 1 -> where version 2 has them.
+_MOVED = {
+    ("expression", "min_characters"): "expression.gates.min_characters",
+    ("framing", "kind"): "framing.mix ({text: 1} for text)",
+}
 
 
 def load_blueprint(path: Path) -> Blueprint:
@@ -37,9 +51,12 @@ def parse_blueprint(text: str, *, where: str) -> Blueprint:
         BlueprintError: see `load_blueprint`.
     """
     try:
-        blueprint, problems = from_plain(Blueprint, read_yaml(text))
+        plain = read_yaml(text)
     except ValueError as error:
         raise BlueprintError("the blueprint is not valid YAML", [str(error)], where=where) from error
+    if moved := _moved(plain):
+        raise BlueprintError("the blueprint is of version 1", [moved], where=where)
+    blueprint, problems = from_plain(Blueprint, plain)
     if not problems:
         problems = _contradictions(blueprint)
     if problems:
@@ -63,27 +80,74 @@ def to_dict(blueprint: Blueprint) -> dict[str, Any]:
     return typing.cast(dict[str, Any], to_plain(blueprint))
 
 
+def _moved(plain: Any) -> str | None:
+    """What to change in a file of version 1, in one line; None when it is none.
+
+    A file need not name its version: one with fields that only version 1 had is of version 1.
+    """
+    if not isinstance(plain, dict):
+        return None
+    held = [
+        f"{section}.{field} is now {now}"
+        for (section, field), now in _MOVED.items()
+        if isinstance(plain.get(section), dict) and field in plain[section]
+    ]
+    if plain.get("version") != 1 and (not held or "version" in plain):
+        return None
+    return "; ".join([f"version: this program reads version {VERSION}; set it to {VERSION}", *held])
+
+
 def _contradictions(blueprint: Blueprint) -> list[str]:
     """What no single field shows."""
-    training, split = blueprint.training, blueprint.split
-    problems = []
-    if training.warmup_steps >= training.steps:
-        problems.append(
-            f"training.warmup_steps: {training.warmup_steps} leaves none of training.steps {training.steps}; lower it"
+    return [
+        *_match_contradictions(blueprint.match),
+        *_expression_contradictions(blueprint.expression),
+        *_framing_contradictions(blueprint.framing),
+        *_training_contradictions(blueprint.training),
+        *_other_contradictions(blueprint),
+    ]
+
+
+def _match_contradictions(match: MatchSection) -> Iterator[str]:
+    for what in ("parameters", "memory"):
+        low, high = getattr(match, f"min_{what}"), getattr(match, f"max_{what}")
+        if high is not None and low >= high:
+            yield f"match.max_{what}: {high} is not above match.min_{what} {low}, so that nothing matches; raise it"
+
+
+def _expression_contradictions(expression: ExpressionSection) -> Iterator[str]:
+    if not expression.include:
+        yield "expression.include: an empty list expresses nothing; use ['*'] for everything"
+    near, family = expression.copies.near, expression.copies.family
+    if near is not None and near < family:
+        yield (
+            f"expression.copies.near: {near} is below expression.copies.family {family}, and copies are one family; "
+            "raise it, or lower family"
         )
+
+
+def _framing_contradictions(framing: FramingSection) -> Iterator[str]:
+    if not any(to_plain(framing.mix).values()):
+        yield "framing.mix: nothing above 0 frames nothing; use {text: 1}"
+    try:
+        framing.header.format(repository="r", path="p")
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+        yield f"framing.header: {error} cannot be filled in; only {{repository}} and {{path}} can"
+
+
+def _training_contradictions(training: TrainingSection) -> Iterator[str]:
+    if training.warmup_steps >= training.steps:
+        yield f"training.warmup_steps: {training.warmup_steps} leaves none of training.steps {training.steps}; lower it"
     if training.min_learning_rate > training.learning_rate:
-        problems.append(
+        yield (
             f"training.min_learning_rate: {training.min_learning_rate} is above training.learning_rate "
             f"{training.learning_rate}; lower it"
         )
+
+
+def _other_contradictions(blueprint: Blueprint) -> Iterator[str]:
+    split = blueprint.split
     if split.valid + split.test > 0.5:
-        problems.append(f"split: valid {split.valid} + test {split.test} leave less than half to train on; lower them")
-    if not blueprint.expression.include:
-        problems.append("expression.include: an empty list expresses nothing; use ['*'] for everything")
+        yield f"split: valid {split.valid} + test {split.test} leave less than half to train on; lower them"
     if not blueprint.adapter.modules:
-        problems.append("adapter.modules: an empty list trains nothing; use ['all-linear']")
-    try:
-        blueprint.framing.header.format(repository="r", path="p")
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-        problems.append(f"framing.header: {error} cannot be filled in; only {{repository}} and {{path}} can")
-    return problems
+        yield "adapter.modules: an empty list trains nothing; use ['all-linear']"

@@ -11,7 +11,29 @@ from typing import Literal
 
 from chrysalis_mlx.config import option
 
-VERSION = 1
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class MatchSection:
+    """Which models find this blueprint by themselves: those for which every rule holds that is set.
+
+    With no rule set, nothing but its name finds it.
+    """
+
+    names: tuple[str, ...] = option(
+        (), "globs on the model's name without its owner, of which one must match; case does not count"
+    )
+    model_types: tuple[str, ...] = option((), "model_type of its config.json; empty: any")
+    min_parameters: float = option(0.0, "millions of parameters that it has at least", minimum=0.0)
+    max_parameters: float | None = option(None, "millions of parameters that it stays below; null: any", minimum=0.0)
+    variant: Literal["any", "base", "instruct"] = option(
+        "any", "base: continues texts; instruct: has learned to answer"
+    )
+    min_memory: float = option(0.0, "gigabytes (10^9 bytes) that the machine must have", minimum=0.0)
+    max_memory: float | None = option(
+        None, "gigabytes that the machine stays below, where more can do better; null: any", minimum=0.0
+    )
 
 
 @dataclass(frozen=True)
@@ -23,20 +45,109 @@ class ModelSection:
 
 
 @dataclass(frozen=True)
+class GatesSection:
+    """Quality gates: a file whose score lies beyond the threshold is left out; null opens a gate.
+
+    The formulas are in corpus/select/: gates.py, logs.py, generated.py and boilerplate.py. Shares are of characters;
+    white space around lines does not count.
+    """
+
+    min_characters: int = option(1, "shorter texts, counted without surrounding white space, are left out", minimum=1)
+    min_zlib_ratio: float | None = option(
+        0.07, "zlib size by size; source code is mostly over 0.15, prose over 0.3", minimum=0.0
+    )
+    max_repeated_lines: float | None = option(
+        0.6, "share in lines that stand in the file before", minimum=0.0, maximum=1.0
+    )
+    max_repeated_ngrams: float | None = option(
+        0.6, "share of the words that lie in a 10-gram which stands in the file before", minimum=0.0, maximum=1.0
+    )
+    max_symbols: float | None = option(0.7, "share of digits and symbols", minimum=0.0, maximum=1.0)
+    max_log_lines: float | None = option(
+        0.4, "share in lines that a running program wrote, told by their form", minimum=0.0, maximum=1.0
+    )
+    generated: bool = option(True, "leave out files that say they are generated, and minified ones")
+    max_boilerplate: float | None = option(
+        0.8, "share in lines that several repositories have in different files", minimum=0.0, maximum=1.0
+    )
+    boilerplate_repositories: int = option(3, "repositories that make a line boilerplate", minimum=2)
+
+
+@dataclass(frozen=True)
+class CopiesSection:
+    """What is the same document. Similarity is the Jaccard index of the sets of 5-word shingles."""
+
+    exact: bool = option(True, "leave out files that are equal but for line ends and white space around lines")
+    near: float | None = option(
+        0.8, "leave out files at least so similar to an earlier one, equal ones too; null: none", minimum=0.3
+    )
+    family: float = option(
+        0.5, "files connected by this similarity are one family; a split never divides it", minimum=0.3, maximum=1.0
+    )
+    backups: Literal["drop", "unique-only", "keep"] = option(
+        "unique-only", "of backup repositories: nothing; files of which live ones hold less than half; or everything"
+    )
+    backup_repositories: tuple[str, ...] = option(
+        ("*-backup", "*-backups", "backup", "backups"), "globs on the names of repositories that hold older copies"
+    )
+
+
+@dataclass(frozen=True)
+class BudgetSection:
+    """How much is expressed. In tokens of the files' contents, before framing."""
+
+    total: int | None = option(None, "at most so many; backups, then the largest repositories give way", minimum=1)
+    per_repository: int | None = option(None, "of each repository at most so many, in curriculum order", minimum=1)
+
+
+@dataclass(frozen=True)
 class ExpressionSection:
-    """Which files of the genome the model sees. Patterns are globs on REPOSITORY/PATH; * also crosses slashes."""
+    """What of the genome the model sees. Patterns are globs on REPOSITORY/PATH; * also crosses slashes."""
 
     include: tuple[str, ...] = option(("*",), "a file must match one of these")
     exclude: tuple[str, ...] = option((), "and none of these")
-    min_characters: int = option(1, "shorter texts, counted without surrounding white space, are left out", minimum=1)
+    first: tuple[str, ...] = option(
+        (), "globs on REPOSITORY or REPOSITORY/PATH that lead the curriculum, in this order"
+    )
+    last: tuple[str, ...] = option((), "globs that end it, in this order; the rest in genome order; backups after all")
+    weights: dict[str, float] = option(
+        {}, "glob on a repository: how often its files are seen in an epoch; the first match counts", minimum=0.0
+    )
+    gates: GatesSection = field(default_factory=GatesSection)
+    copies: CopiesSection = field(default_factory=CopiesSection)
+    budget: BudgetSection = field(default_factory=BudgetSection)
+
+
+@dataclass(frozen=True)
+class MixSection:
+    """How often in an epoch a file is framed in each way. 0.5 and 0.5: each file once, in one of two ways."""
+
+    text: float = option(0.0, "header and content", minimum=0.0)
+    completion: float = option(
+        0.0, "repository, path and heading; then the section, which alone is learned", minimum=0.0
+    )
+    chat: float = option(
+        0.0, "questions from headings, keys, docstrings and tables; answers, which alone are learned", minimum=0.0
+    )
+    fim: float = option(0.0, "code with a hole to fill in, where the tokenizer has tokens for it", minimum=0.0)
+    history: float = option(
+        0.0,
+        "of each commit: its message; then the diff, which alone is learned; needs checkouts, or clones made with "
+        "`history: true`",
+        minimum=0.0,
+    )
 
 
 @dataclass(frozen=True)
 class FramingSection:
-    """How a file becomes training text."""
+    """How a file becomes training text. What cannot be framed one way is framed in the others of the mix."""
 
-    kind: Literal["text"] = option("text", "text: a header line, then the content")
+    mix: MixSection = field(default_factory=lambda: MixSection(text=1.0))
     header: str = option("# {repository}/{path}\n\n", "put before every chunk; {repository} and {path} are filled in")
+    system: str | None = option(None, "system message of chats; null: what the model's template does without one")
+    max_commits: int = option(
+        200, "of each repository for `history`: the newest whose message tells something", minimum=1
+    )
 
 
 @dataclass(frozen=True)
@@ -46,6 +157,36 @@ class SplitSection:
     valid: float = option(0.05, "share of the documents validated on during training", minimum=0.0, maximum=0.5)
     test: float = option(0.05, "share of the documents kept for `eval`", minimum=0.0, maximum=0.5)
     seed: int = option(0, "which documents these are", minimum=0)
+    ngram: int = option(13, "words in a row that nothing kept back may share with other documents", minimum=2)
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """How rows of your own (`--data`) are treated, which no genome stands behind.
+
+    The forms are in corpus/data/forms.py. Every row that is left out or changed is in expression.json, with its number.
+    """
+
+    form: Literal["auto", "messages", "sharegpt", "alpaca", "completion", "text"] = option(
+        "auto", "form of the rows; auto: told for each file from its first row that can be"
+    )
+    gates: bool = option(False, "the quality gates judge every row")
+    copies: bool = option(False, "exact and near copies of earlier rows are left out")
+    split: Literal["auto", "own", "families"] = option(
+        "auto",
+        "own: as the files' names say, train, valid, test, and a missing one is taken from train; families: divided as "
+        "a genome is; auto: own where a file is named train",
+    )
+
+
+@dataclass(frozen=True)
+class OrderSection:
+    """In what order the rows come."""
+
+    kind: Literal["shuffled", "curriculum", "annealed"] = option(
+        "shuffled", "shuffled anew each epoch; in curriculum order; or that, with earlier rows coming back in between"
+    )
+    replay: float = option(0.25, "of annealed: earlier rows for every new one", minimum=0.0)
 
 
 @dataclass(frozen=True)
@@ -112,10 +253,13 @@ class Blueprint:
     version: int = option(VERSION, "of this schema", minimum=VERSION, maximum=VERSION)
     name: str = option("unnamed", "shown in reports and written into exported files")
     description: str = option("", "what it is for")
+    match: MatchSection = field(default_factory=MatchSection)
     model: ModelSection = field(default_factory=ModelSection)
     expression: ExpressionSection = field(default_factory=ExpressionSection)
     framing: FramingSection = field(default_factory=FramingSection)
+    data: DataSection = field(default_factory=DataSection)
     split: SplitSection = field(default_factory=SplitSection)
+    order: OrderSection = field(default_factory=OrderSection)
     adapter: AdapterSection = field(default_factory=AdapterSection)
     training: TrainingSection = field(default_factory=TrainingSection)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)

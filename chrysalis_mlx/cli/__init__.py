@@ -25,9 +25,12 @@ from chrysalis_mlx.errors import ChrysalisError
 COMMANDS: dict[str, tuple[str, str]] = {
     "grow": ("chrysalis_mlx.cli.grow:command", "Run every stage in order; run again, skip what is done."),
     "genome": ("chrysalis_mlx.cli.genome:command", "Build a genome from repositories, or show one."),
-    "blueprint": ("chrysalis_mlx.cli.blueprint:command", "List, show or check blueprints."),
+    "blueprint": (
+        "chrysalis_mlx.cli.blueprint:command",
+        "List the shipped blueprints, find one for a model, copy, show or check one.",
+    ),
     "import": ("chrysalis_mlx.cli.import_:command", "Turn a GGUF file into a Hugging Face model directory."),
-    "corpus": ("chrysalis_mlx.cli.corpus:command", "Make the training texts from a genome and a blueprint."),
+    "corpus": ("chrysalis_mlx.cli.corpus:command", "Make the training texts of a run, or look at them token by token."),
     "train": ("chrysalis_mlx.cli.train:command", "Train the adapter on the corpus."),
     "eval": ("chrysalis_mlx.cli.eval:command", "Measure the base and the tuned model on the test texts."),
     "fuse": ("chrysalis_mlx.cli.fuse:command", "Merge the adapter and write GGUF files, verified in llama.cpp."),

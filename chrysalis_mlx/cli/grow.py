@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from chrysalis_mlx.cli.options import backend_option, origin_options, run_argument
 from chrysalis_mlx.cli.output import json_option, print_json, progress
 from chrysalis_mlx.cli.reports import show_stage
+
+if TYPE_CHECKING:
+    from chrysalis_mlx.workspace import Origin
 
 
 @click.command(name="grow")
@@ -25,9 +30,7 @@ from chrysalis_mlx.cli.reports import show_stage
 def command(
     run: Path,
     sources: Path | None,
-    genome: Path | None,
-    model: str | None,
-    blueprint: str | None,
+    origin: Origin,
     backend: str,
     as_json: bool,
 ) -> None:
@@ -36,16 +39,18 @@ def command(
     \b
     Examples:
       chrysalis-mlx grow runs/first --sources genome.yaml --model Qwen/Qwen3-0.6B --blueprint qwen3-0.6b
-      chrysalis-mlx grow runs/second --genome g.txt.xz --model Qwen/Qwen3-0.6B --blueprint qwen3-0.6b
+      chrysalis-mlx grow runs/second --genome g.txt.xz --model Qwen/Qwen3-0.6B
+      chrysalis-mlx grow runs/third --data rows.jsonl --model Qwen/Qwen3-0.6B
     """
     from chrysalis_mlx import pipeline
     from chrysalis_mlx.workspace import Workspace
 
-    if sources and genome:
-        raise click.UsageError("--sources builds the genome and --genome names one that is built; use one of them")
+    if sources and (origin.genome or origin.data):
+        raise click.UsageError("--sources builds the genome; use it without --genome and --data")
     if sources:
         genome = pipeline.genome(run, sources, progress=partial(progress, quiet=as_json))
-    workspace = Workspace.ensure(run, genome, model, blueprint)
+        origin = replace(origin, genome=genome, folder=sources.parent)
+    workspace = Workspace.ensure(run, origin)
     records = {}
     for name, record in pipeline.grow(workspace, backend, progress=partial(progress, quiet=as_json)):
         records[name] = record

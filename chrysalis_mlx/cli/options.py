@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,11 +22,27 @@ backend_option = click.option(
 
 
 def origin_options(function: F) -> F:
-    """Add `--genome`, `--model` and `--blueprint`: what a run is made from."""
+    """Add `--genome`, `--data`, `--model` and `--blueprint`, as the parameter `origin`."""
+
+    @functools.wraps(function)
+    def with_origin(*args: Any, **kwargs: Any) -> Any:
+        from chrysalis_mlx.workspace import Origin
+
+        names = ("genome", "data", "model", "blueprint")
+        return function(*args, origin=Origin(**{name: kwargs.pop(name) for name in names}), **kwargs)
+
+    decorated: Any = with_origin
     for option in (
-        click.option("--blueprint", help="A shipped blueprint's name or a YAML file."),
+        click.option(
+            "--blueprint", help="A shipped blueprint's name or a YAML file; without it the one that matches the model."
+        ),
         click.option("--model", help="A Hugging Face directory, a Hub id or a .gguf file."),
+        click.option(
+            "--data",
+            type=click.Path(exists=True, path_type=Path),
+            help="Rows of your own instead of a genome: .jsonl, .json, .csv, .parquet, .txt, or a directory of them.",
+        ),
         click.option("--genome", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A genome file."),
     ):
-        function = option(function)
-    return function
+        decorated = option(decorated)
+    return typing.cast(F, decorated)

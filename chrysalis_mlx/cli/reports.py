@@ -17,12 +17,21 @@ def show_stage(name: str, run: Run, record: dict[str, Any]) -> None:
 
 
 def _corpus(run: Run, report: dict[str, Any]) -> None:
-    out().print(f"{report['expressed']:,} of {report['files']:,} files are expressed; see corpus/expression.json")
-    left_out = sorted(report["left_out"].items(), key=lambda item: -item[1])
-    if left_out:
-        out().print(table("left out by", ">files", rows=left_out))
-    sides = [(side, report["documents"][side], report["rows"][side], report["tokens"][side]) for side in report["rows"]]
-    out().print(table("side", ">documents", ">rows", ">tokens", rows=sides))
+    what = "rows" if "data" in run.record else "files"
+    out().print(f"{report['expressed']:,} of {report['considered']:,} {what} are expressed; see corpus/expression.json")
+    if report["left_out"]:
+        out().print(table("left out by", f">{what}", rows=report["left_out"].items()))
+    sides = [
+        (side, *(report[figure][side] for figure in ("documents", "rows", "tokens", "supervised")))
+        for side in report["rows"]
+    ]
+    out().print(table("side", ">documents", ">rows", ">tokens", ">learned", rows=sides))
+    shares = {side: found["share"] for side, found in report["contamination"].items()}
+    ngram = report["contamination"]["test"]["ngram"]
+    out().print(
+        f"{report['cut']:,} texts were cut into several rows; share {ngram} words in a row with what is trained on: "
+        + ", ".join(f"{share:.1%} of {side}" for side, share in shares.items())
+    )
 
 
 def _train(run: Run, report: dict[str, Any]) -> None:

@@ -1,131 +1,199 @@
-"""Stage 2: genome and blueprint to train.jsonl, valid.jsonl and test.jsonl in mlx-lm's text format.
-
-A row is `{"text", "repository", "path", "part", "parts"}`; mlx-lm reads the first field and passes over the rest.
-Beside them expression.json tells for every file of the genome whether it is expressed, and by which rule.
-"""
+"""Stage 2: a blueprint, and a genome or rows of one's own, to the rows that a model is trained on."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from chrysalis_mlx.blueprint.schema import Blueprint
-from chrysalis_mlx.corpus.express import Verdict, content_digest, express
-from chrysalis_mlx.corpus.frame import chunks
+from chrysalis_mlx.blueprint.schema import Blueprint, ExpressionSection, GatesSection
+from chrysalis_mlx.corpus.contamination import NgramIndex, shares_ngram
+from chrysalis_mlx.corpus.data.convert import divide, missing_sides, read_data
+from chrysalis_mlx.corpus.data.fit import fit_rows
+from chrysalis_mlx.corpus.document import Document, Selected, Verdict
+from chrysalis_mlx.corpus.frame.framer import Framer
+from chrysalis_mlx.corpus.frame.history import commit_rows, occurrences
+from chrysalis_mlx.corpus.select.patterns import is_backup, weight_of
+from chrysalis_mlx.corpus.select.select import Selection, select
 from chrysalis_mlx.corpus.split import SIDES, split_documents
+from chrysalis_mlx.corpus.write import Corpus
 from chrysalis_mlx.errors import CorpusError
+from chrysalis_mlx.genome.history import History
 from chrysalis_mlx.genome.text.format import read_genome
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from chrysalis_mlx.progress import Progress, silent
-from chrysalis_mlx.run import atomic_path, write_json
+
+OPEN_GATES = GatesSection(
+    min_zlib_ratio=None,
+    max_repeated_lines=None,
+    max_repeated_ngrams=None,
+    max_symbols=None,
+    max_log_lines=None,
+    generated=False,
+    max_boilerplate=None,
+)
+"""Nothing but a blank text is left out."""
+
+_BLOCK = 64  # documents whose tokens are held at once, to be counted
 
 
-@dataclass(frozen=True)
-class CorpusReport:
-    """What became of a genome. Counts; tokens are those of the rows as trained, end tokens included."""
+def corpus_of_genome(
+    genome: Path,
+    blueprint: Blueprint,
+    tokenizer: Tokenizer,
+    history: History | None = None,
+    *,
+    progress: Progress = silent,
+) -> Corpus:
+    """Express and frame a genome.
 
-    files: int
-    expressed: int
-    left_out: dict[str, int]
-    documents: dict[str, int]
-    rows: dict[str, int]
-    tokens: dict[str, int]
-
-
-def build_corpus(
-    genome: Path, blueprint: Blueprint, tokenizer: Tokenizer, directory: Path, *, progress: Progress = silent
-) -> CorpusReport:
-    """Write the corpus and its account into `directory`.
+    Args:
+        history: the commits of its repositories, where the mix wants them. They are trained on only, and only those
+            that share no n-gram with what is kept back.
 
     Raises:
-        GenomeError: the genome is malformed.
-        CorpusError: no document, or too few, are left after expression.
+        GenomeError: the genome, or a clone, cannot be read.
+        CorpusError: too few documents are left after expression, or a row has no room for them.
     """
-    verdicts = list(express(read_genome(genome), blueprint.expression))
-    documents = [verdict for verdict in verdicts if verdict.expressed]
-    if not documents:
+    section = blueprint.expression
+    files = read_genome(genome)
+    documents = [Document.of(file, backup=is_backup(file.repository, section.copies)) for file in files]
+    framer = Framer(blueprint.framing, tokenizer, blueprint.training.row_length, blueprint.training.seed)
+    selection = select(documents, section, _counter(tokenizer), progress=progress)
+    selection = _framed_at_all(selection, framer)
+    if not selection.selected:
         raise CorpusError(
-            f"none of the genome's {len(verdicts)} files is expressed",
+            f"none of the genome's {len(documents)} files is expressed",
             where=genome,
-            fix="loosen the blueprint's expression (include, exclude, min_characters)",
+            fix="loosen the blueprint's expression (include, exclude, gates, copies) or its framing.mix",
         )
-    sides = split_documents([document.digest for document in documents], blueprint.split)
-    rows = _rows(documents, sides, blueprint, tokenizer, progress)
-    _drop_repeats(rows)
-    for side in SIDES:
-        if not rows[side]:
-            raise CorpusError(
-                f"no row is left for {side}",
-                where=genome,
-                fix="its documents repeat others word for word; change split.seed or raise the split's shares",
-            )
-        _write_rows(directory / f"{side}.jsonl", rows[side])
-    report = CorpusReport(
-        files=len(verdicts),
-        expressed=len(documents),
-        left_out=dict(Counter(_rule_kind(verdict.rule) for verdict in verdicts if not verdict.expressed)),
-        documents=dict(Counter(sides)),
-        rows={side: len(rows[side]) for side in SIDES},
-        tokens={side: sum(row_tokens(row, tokenizer) for row in rows[side]) for side in SIDES},
-    )
-    account = {"report": asdict(report), "files": list(_account(verdicts, sides))}
-    write_json(directory / "expression.json", account)
-    return report
-
-
-def row_tokens(row: dict[str, Any], tokenizer: Tokenizer) -> int:
-    """Tokens of a row as it is trained: an end token follows the last part of a document."""
-    return len(tokenizer.encode(row["text"])) + int(row["part"] == row["parts"])
-
-
-def _rows(
-    documents: list[Verdict], sides: list[str], blueprint: Blueprint, tokenizer: Tokenizer, progress: Progress
-) -> dict[str, list[dict[str, Any]]]:
-    rows: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-    with progress("framing", len(documents), unit="document") as bar:
-        for document, side in zip(documents, sides, strict=True):
-            origin = {"repository": document.file.repository, "path": document.file.path}
-            header = blueprint.framing.header.format(**origin)
-            text = document.file.text.removeprefix("\ufeff").replace("\r\n", "\n")
-            texts = list(chunks(header, text, tokenizer, blueprint.training.row_length))
-            rows[side] += [
-                {"text": chunk, **origin, "part": part, "parts": len(texts), "header": len(header)}
-                for part, chunk in enumerate(texts, 1)
-            ]
+    sides = split_documents(selection.selected, blueprint.split)
+    corpus = Corpus(len(documents), blueprint.split.ngram, files=_files(selection, sides))
+    with progress("framing", len(sides), unit="document") as bar:
+        for item, side in zip(selection.selected, sides, strict=True):
+            document = item.document
+            corpus.texts[side].append(document.text)
+            corpus.rows[side] += framer.frame(document, item.weight) if side == "train" else framer.frame_once(document)
             bar.update()
-    return rows
+    if history is not None:
+        _add_history(corpus, history, blueprint, tokenizer)
+    return corpus
 
 
-def _drop_repeats(rows: dict[str, list[dict[str, Any]]]) -> None:
-    """Keep each chunk's content once, on the side that comes first: what was trained on is never tested on."""
-    seen: set[str] = set()
+def corpus_of_data(path: Path, blueprint: Blueprint, tokenizer: Tokenizer, *, progress: Progress = silent) -> Corpus:
+    """Convert rows of one's own; gates, copies and families judge them where the blueprint's `data` asks for it.
+
+    Raises:
+        CorpusError: a file cannot be read, or too few rows are left.
+        ModelError: the model's chat template cannot be used.
+    """
+    section, split = blueprint.data, blueprint.split
+    data = read_data(path, section, chat=tokenizer.chat is not None)
+    corpus = Corpus(sum(file.rows for file in data.report.files), split.ngram)
+    selected: list[Selected] = []
+    if section.gates or section.copies or missing_sides(data, section):
+        selection = select(data.documents(), _expression_of_data(blueprint), _uncounted, progress=progress)
+        selected = selection.selected
+        corpus.files = [_entry(verdict) for verdict in selection.verdicts if not verdict.expressed]
+        data = data.kept(number for number, verdict in enumerate(selection.verdicts) if verdict.expressed)
+        if not data.rows:
+            raise CorpusError(
+                "the gates and the search for copies leave no row",
+                where=path,
+                fix="set data.gates or data.copies to false, or loosen expression.gates",
+            )
+    sides = divide(data, section, split, lambda: selected)
+    for document, side in zip(data.documents(), sides, strict=True):
+        corpus.texts[side].append(document.text)
     for side in SIDES:
-        kept = []
-        for row in rows[side]:
-            digest = content_digest(row["text"][row.pop("header") :])
-            if digest not in seen:
-                seen.add(digest)
-                kept.append(row)
-        rows[side] = kept
+        rows = [row for row, of in zip(data.rows, sides, strict=True) if of == side]
+        fitted = fit_rows(rows, tokenizer, blueprint.training.row_length, progress=progress)
+        corpus.rows[side] = fitted.rows
+        data.report.left_out += fitted.left_out
+        data.report.changed += fitted.cut
+    corpus.account["data"] = data.report.plain()
+    return corpus
 
 
-def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
-        for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+def _framed_at_all(selection: Selection, framer: Framer) -> Selection:
+    """The selection without documents that no way of the mix can frame."""
+    unframed = {id(item.document) for item in selection.selected if not framer.ways(item.document)}
+    if not unframed:
+        return selection
+    return Selection(
+        [
+            replace(verdict, expressed=False, rule="no framing") if id(verdict.document) in unframed else verdict
+            for verdict in selection.verdicts
+        ],
+        [item for item in selection.selected if id(item.document) not in unframed],
+    )
 
 
-def _rule_kind(rule: str) -> str:
-    """A rule without the file that it names, so that it can be counted."""
-    return "duplicate" if rule.startswith("duplicate of ") else rule
+def _expression_of_data(blueprint: Blueprint) -> ExpressionSection:
+    """How rows are judged: by nothing but what is asked for. Families are found in any case, for the split."""
+    section, expression = blueprint.data, blueprint.expression
+    copies = expression.copies if section.copies else replace(expression.copies, exact=False, near=None)
+    return ExpressionSection(
+        gates=expression.gates if section.gates else OPEN_GATES, copies=replace(copies, backups="keep")
+    )
 
 
-def _account(verdicts: list[Verdict], sides: list[str]) -> Iterator[dict[str, Any]]:
-    side = iter(sides)
-    for verdict in verdicts:
-        entry = {"repository": verdict.file.repository, "path": verdict.file.path, "rule": verdict.rule}
-        yield entry | ({"side": next(side)} if verdict.expressed else {"side": None})
+def _add_history(corpus: Corpus, history: History, blueprint: Blueprint, tokenizer: Tokenizer) -> None:
+    """Add the rows of commits, without changes of files that a gate has closed on, and tell what became of them."""
+    training, weight = blueprint.training, blueprint.framing.mix.history
+    protected = NgramIndex.of(corpus.texts["valid"] + corpus.texts["test"], corpus.ngram)
+    closed = {(file["repository"], file["path"]) for file in corpus.files if file["rule"].startswith("gate: ")}
+    dropped: Counter[str] = Counter()
+    with closing(iter(history)) as commits:
+        for commit in commits:
+            files = tuple(file for file in commit.files if (commit.repository, file.path) not in closed)
+            commit = replace(commit, files=files)
+            if not files:
+                dropped["changes only what a gate has closed on"] += 1
+            elif next(shares_ngram([commit.text], protected)):
+                dropped[f"shares {corpus.ngram} words in a row with what is kept back"] += 1
+            else:
+                times = occurrences(weight * weight_of(commit.repository, blueprint.expression), training.seed, commit)
+                rows = commit_rows(commit, tokenizer, training.row_length) if times else []
+                dropped["does not fit into rows" if times else "not due in an epoch"] += not rows
+                corpus.rows["train"] += rows * times
+    accounts = [asdict(account) for account in history.accounts]
+    corpus.account["history"] = {"repositories": accounts, "left_out": dict(+dropped)}
+
+
+def _files(selection: Selection, sides: Sequence[str]) -> list[dict[str, Any]]:
+    """What became of every file, in genome order."""
+    chosen = {id(item.document): (item, side) for item, side in zip(selection.selected, sides, strict=True)}
+    entries = []
+    for verdict in selection.verdicts:
+        entry = _entry(verdict)
+        if verdict.expressed:
+            item, side = chosen[id(verdict.document)]
+            entry |= {"side": side, "family": item.family, "weight": item.weight, "tokens": item.tokens}
+        entries.append(entry)
+    return entries
+
+
+def _entry(verdict: Verdict) -> dict[str, Any]:
+    document = verdict.document
+    head = {"repository": document.repository, "path": document.path, "expressed": verdict.expressed}
+    score = {} if verdict.score is None else {"score": verdict.score}
+    return {**head, "rule": verdict.rule, **score, "scores": verdict.scores}
+
+
+def _counter(tokenizer: Tokenizer) -> Callable[[Sequence[str]], list[int]]:
+    def count(texts: Sequence[str]) -> list[int]:
+        counts: list[int] = []
+        for start in range(0, len(texts), _BLOCK):
+            counts += map(len, tokenizer.encode_batch(texts[start : start + _BLOCK]))
+        return counts
+
+    return count
+
+
+def _uncounted(texts: Sequence[str]) -> list[int]:
+    """Rows of one's own have no budget."""
+    return [0] * len(texts)

@@ -1,36 +1,138 @@
-"""Which documents are trained on, validated on and tested on."""
+"""Which documents are trained on, validated on and tested on.
+
+The unit is the family. A family is separable when no n-gram of it occurs in another one; what is kept back is taken
+from these, so that nothing of it was trained on.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from chrysalis_mlx.blueprint.schema import SplitSection
+from chrysalis_mlx.corpus.document import Selected
+from chrysalis_mlx.corpus.select.words import Hashes, contained, distinct, ngram_hashes, union, words
 from chrysalis_mlx.errors import CorpusError
 
 SIDES = ("train", "valid", "test")
 
 
-def split_documents(digests: Sequence[str], section: SplitSection) -> list[str]:
-    """The side of every document, by its content's digest.
+@dataclass(frozen=True)
+class _Family:
+    """Documents that stay together.
 
-    Documents are ranked by sha256(seed, digest); the first go to test, the next to valid. So the order of the genome
-    plays no part, and a new document moves few others.
+    Attributes:
+        members: their places in the list.
+        repository: of the first.
+        rank: pseudo-random; depends on the seed and the content alone.
+        shared: share of its n-grams that other families have.
+        short: every member has fewer than n words, so that n-grams say nothing of it.
+    """
+
+    members: tuple[int, ...]
+    repository: str
+    rank: bytes
+    shared: float
+    short: bool
+
+    @property
+    def separable(self) -> bool:
+        return not self.shared and not self.short
+
+
+def split_documents(selected: Sequence[Selected], section: SplitSection) -> list[str]:
+    """The side of every document.
+
+    Test takes families until its share of the documents is reached, then valid does. Separable families come first,
+    spread over the repositories as these have them; only when there are none left, short ones and then those that share
+    the fewest n-grams. The order of the documents plays no part.
 
     Raises:
-        CorpusError: fewer than three documents.
+        CorpusError: fewer than three families.
     """
-    if len(digests) < len(SIDES):
+    families = _families(selected, section)
+    if len(families) < len(SIDES):
         raise CorpusError(
-            f"{len(digests)} document(s) are left after expression; train, valid and test need one each",
-            fix="loosen the blueprint's expression (include, exclude, min_characters) or give a larger genome",
+            f"{len(selected)} document(s) in {len(families)} families are left after expression; "
+            "train, valid and test need a family each",
+            fix="loosen the blueprint's expression (include, exclude, gates, copies) or give a larger genome",
         )
-    ranked = sorted(range(len(digests)), key=lambda i: hashlib.sha256(f"{section.seed}:{digests[i]}".encode()).digest())
-    test = max(1, round(section.test * len(digests)))
-    valid = max(1, round(section.valid * len(digests)))
-    sides = ["train"] * len(digests)
-    for index in ranked[:test]:
-        sides[index] = "test"
-    for index in ranked[test : test + valid]:
-        sides[index] = "valid"
+    separable = _spread([family for family in families if family.separable], section.seed)
+    others = sorted((family for family in families if not family.separable), key=lambda f: (f.shared, f.rank))
+    # The largest always trains, of equals the last: however large the shares are, something is left.
+    largest = max(reversed(separable + others), key=lambda family: len(family.members))
+    for tier in (separable, others):
+        if largest in tier:
+            tier.remove(largest)
+    sides = ["train"] * len(selected)
+    for side, share, leave in (("test", section.test, 1), ("valid", section.valid, 0)):
+        for family in _take(separable, others, max(1, round(share * len(selected))), leave):
+            for member in family.members:
+                sides[member] = side
     return sides
+
+
+def _take(separable: list[_Family], others: list[_Family], target: int, leave: int) -> list[_Family]:
+    """Take families off the lists until their documents reach the target, without passing it if that can be.
+
+    At least one is taken, and `leave` are left.
+    """
+    taken: list[_Family] = []
+    for tier in (separable, others):
+        held = sum(len(family.members) for family in taken)
+        if tier is others and separable:
+            break  # What is still missing is less than a family: better a smaller side than one that was trained on.
+        for family in list(tier):
+            if held + len(family.members) <= target and len(separable) + len(others) > leave:
+                tier.remove(family)
+                taken.append(family)
+                held += len(family.members)
+    if not taken:
+        tier = separable or others
+        taken.append(tier.pop(min(range(len(tier)), key=lambda place: len(tier[place].members))))
+    return taken
+
+
+def _spread(families: Sequence[_Family], seed: int) -> list[_Family]:
+    """Order families so that every stretch has each repository in proportion: systematic sampling."""
+    by_repository: dict[str, list[_Family]] = {}
+    for family in sorted(families, key=lambda family: family.rank):
+        by_repository.setdefault(family.repository, []).append(family)
+    places = []
+    for repository, ranked in by_repository.items():
+        start = int.from_bytes(_rank(seed, repository)[:6], "big") / 2**48
+        places += [((place + start) / len(ranked), family.rank, family) for place, family in enumerate(ranked)]
+    return [family for _, _, family in sorted(places, key=lambda place: place[:2])]
+
+
+def _families(selected: Sequence[Selected], section: SplitSection) -> list[_Family]:
+    members: dict[int, list[int]] = {}
+    for place, one in enumerate(selected):
+        members.setdefault(one.family, []).append(place)
+    # A document's name stands before its text in the default header: what names have in common counts as well.
+    grams = list(ngram_hashes((f"{one.document.name}\n{one.document.text}" for one in selected), section.ngram))
+    of_family = [union(grams[place] for place in places) for places in members.values()]
+    shared = _in_several(of_family)
+    return [
+        _Family(
+            members=tuple(places),
+            repository=selected[places[0]].document.repository,
+            rank=_rank(section.seed, min(selected[place].document.digest for place in places)),
+            shared=float(contained(hashes, shared).mean()) if len(hashes) else 0.0,
+            short=all(len(words(selected[place].document.text)) < section.ngram for place in places),
+        )
+        for places, hashes in zip(members.values(), of_family, strict=True)
+    ]
+
+
+def _in_several(sets: Sequence[Hashes]) -> Hashes:
+    """The hashes that more than one of the sets have."""
+    together = np.sort(np.concatenate([np.zeros(0, np.uint64), *sets]))
+    return distinct(together[1:][together[1:] == together[:-1]])
+
+
+def _rank(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from chrysalis_mlx.backends.base import Engine
 from chrysalis_mlx.batches.packing import PADDING, Batch, assemble
+from chrysalis_mlx.batches.rows import read_rows, texts_of
 from chrysalis_mlx.batches.tokens import Segment
 from chrysalis_mlx.blueprint.schema import ExportSection
 from chrysalis_mlx.errors import VerificationError
@@ -131,5 +131,5 @@ def _raise_failures(report: dict[str, Any], export: Path) -> None:
 
 def _corpus_texts(corpus: Path) -> list[str]:
     """The texts of all corpus rows, held-out ones first."""
-    rows = (corpus / f"{side}.jsonl" for side in ("test", "valid", "train"))
-    return [json.loads(line)["text"] for path in rows for line in path.read_text(encoding="utf-8").split("\n") if line]
+    files = (corpus / f"{side}.jsonl" for side in ("test", "valid", "train"))
+    return [text for path in files for row in read_rows(path) for text in texts_of(row)]

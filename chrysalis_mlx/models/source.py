@@ -31,7 +31,7 @@ def resolve_model(source: str, revision: str | None = None) -> ModelDirectory:
     Raises:
         ModelError: it is none of these, cannot be had, or is incomplete.
     """
-    return ModelDirectory.open(_locate(source, revision, HUB_FILES))
+    return ModelDirectory.open(locate(source, revision, HUB_FILES))
 
 
 def resolve_tokenizer(source: str, revision: str | None = None) -> Tokenizer:
@@ -44,10 +44,19 @@ def resolve_tokenizer(source: str, revision: str | None = None) -> Tokenizer:
     Raises:
         ModelError: as `resolve_model`.
     """
-    return Tokenizer.open(_locate(source, revision, HUB_TOKENIZER_FILES))
+    return Tokenizer.open(locate(source, revision, HUB_TOKENIZER_FILES))
 
 
-def _locate(source: str, revision: str | None, hub_files: Sequence[str]) -> Path:
+def locate(source: str, revision: str | None, hub_files: Sequence[str]) -> Path:
+    """The directory of a model; of a Hub id, with those files that match `hub_files`.
+
+    Args:
+        source, revision: as `resolve_model`.
+        hub_files: globs; what is here already stays.
+
+    Raises:
+        ModelError: as `resolve_model`.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         return path.absolute()

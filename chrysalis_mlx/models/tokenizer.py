@@ -3,19 +3,65 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from chrysalis_mlx.errors import ModelError
+from chrysalis_mlx.models.chat import ChatTemplate
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+_AT_ONCE = 512  # texts whose encodings, about 150 bytes a token, are in memory together
+
+_NO_DUMMY_PREFIX = bytes(
+    [3 << 3 | 2, 2, 3 << 3, 0]
+)  # {normalizer_spec: {add_dummy_prefix: false}}; the last one counts
+
+_FIM = (
+    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen, CodeGemma, Granite 4
+    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, SmolLM, Granite
+    ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
+    ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek
+    ("▁<PRE>", "▁<SUF>", "▁<MID>"),  # CodeLlama
+)
 
 
 class _Engine(Protocol):
-    def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
+    special_tokens: Mapping[str, int]
+
+    def encode(self, texts: Sequence[str], special: bool) -> list[list[int]]: ...
+    def encode_spans(self, texts: Sequence[str], special: bool) -> list[Encoded]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
     def token_id(self, token: str) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The tokens of one text and where they lie in it.
+
+    Attributes:
+        ids: (n,) int32.
+        spans: (n, 2) int32; first character and the one after the last. Tokens that are parts of one character share
+            its span; every token that comes from the text has at least one character.
+    """
+
+    ids: npt.NDArray[np.int32]
+    spans: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class FimTokens:
+    """The tokens of fill-in-the-middle: `{prefix}before{suffix}after{middle}hole`."""
+
+    prefix: str
+    suffix: str
+    middle: str
 
 
 class Tokenizer:
@@ -23,11 +69,13 @@ class Tokenizer:
 
     Attributes:
         eos_id: id of the token that ends a text.
+        chat: the model's chat template; None when it has none.
     """
 
-    def __init__(self, engine: _Engine, eos_id: int) -> None:
+    def __init__(self, engine: _Engine, eos_id: int, chat: ChatTemplate | None = None) -> None:
         self._engine = engine
         self.eos_id = eos_id
+        self.chat = chat
 
     @classmethod
     def open(cls, directory: Path) -> Tokenizer:
@@ -47,15 +95,38 @@ class Tokenizer:
             raise ModelError(
                 f"the tokenizer cannot be read: {error}", where=directory, fix="copy it again from the original model"
             ) from error
-        return cls(engine, _eos_id(directory, settings, engine))
+        named = _read_json(directory / "special_tokens_map.json") | {k: v for k, v in settings.items() if v is not None}
+        return cls(engine, _eos_id(directory, settings, engine), ChatTemplate.open(directory, named))
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, with the special tokens that the model expects around it."""
-        return self.encode_batch([text])[0]
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Tokens that a text is split at before anything else, such as <|im_end|> or <fim_prefix>, and their ids."""
+        return self._engine.special_tokens
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of many texts, in parallel."""
-        return self._engine.encode(texts)
+    @cached_property
+    def fim(self) -> FimTokens | None:
+        """The tokens of fill-in-the-middle, when the vocabulary has all three."""
+        known = self.special_tokens
+        return next((FimTokens(*names) for names in _FIM if all(name in known for name in names)), None)
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a text; as `encode_batch`."""
+        return self.encode_batch([text], special=special)[0]
+
+    def encode_batch(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """Token ids of many texts, in parallel.
+
+        Args:
+            special: with the special tokens that the model expects around a text, such as <s>. What looks like a
+                special token inside of a text is one, either way.
+        """
+        starts = range(0, len(texts), _AT_ONCE)
+        return [ids for at in starts for ids in self._engine.encode(texts[at : at + _AT_ONCE], special)]
+
+    def encode_spans(self, texts: Sequence[str], *, special: bool = True) -> list[Encoded]:
+        """As `encode_batch`, with the characters that each token stands for."""
+        starts = range(0, len(texts), _AT_ONCE)
+        return [encoded for at in starts for encoded in self._engine.encode_spans(texts[at : at + _AT_ONCE], special)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
@@ -69,12 +140,21 @@ class _FastTokenizer:
     def __init__(self, file: Path) -> None:
         import tokenizers
 
-        self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(file))
+        # A token that is all white space would have no characters left. This changes no id.
+        content = re.sub(r'("trim_offsets"\s*:\s*)true', r"\1false", file.read_text(encoding="utf-8"))
+        self._tokenizer: Any = tokenizers.Tokenizer.from_str(content)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.special_tokens: Mapping[str, int] = {token.content: id for id, token in sorted(added.items())}
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+    def encode(self, texts: Sequence[str], special: bool) -> list[list[int]]:
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=special)
+        return [encoding.ids for encoding in encodings]
+
+    def encode_spans(self, texts: Sequence[str], special: bool) -> list[Encoded]:
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+        return [_encoded(encoding.ids, encoding.offsets) for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
@@ -85,22 +165,60 @@ class _FastTokenizer:
 
 
 class _SentencePiece:
+    """A SentencePiece model. Special tokens are found by us: the library reads them as text."""
+
     def __init__(self, file: Path, settings: dict[str, Any]) -> None:
         import sentencepiece
 
         self._processor: Any = sentencepiece.SentencePieceProcessor(model_file=str(file))
-        self._add_bos = bool(settings.get("add_bos_token", True))  # the default of LlamaTokenizer
+        # Only the start of a text is the start of a word; what follows a special token is as it is (transformers).
+        inside = self._processor.serialized_model_proto() + _NO_DUMMY_PREFIX
+        self._inside: Any = sentencepiece.SentencePieceProcessor(model_proto=inside)
+        self._bos = [self._processor.bos_id()] if settings.get("add_bos_token", True) else []  # as LlamaTokenizer
+        self.special_tokens: Mapping[str, int] = self._special(settings)
+        names = sorted(self.special_tokens, key=lambda name: (-len(name), name))
+        self._split = re.compile("(" + "|".join(map(re.escape, names)) + ")")
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded: list[list[int]] = self._processor.encode(list(texts), add_bos=self._add_bos)
-        return encoded
+    def encode(self, texts: Sequence[str], special: bool) -> list[list[int]]:
+        return [encoded.ids.tolist() for encoded in self.encode_spans(texts, special)]
+
+    def encode_spans(self, texts: Sequence[str], special: bool) -> list[Encoded]:
+        return [self._encode(text, self._bos if special else []) for text in texts]
+
+    def _encode(self, text: str, before: list[int]) -> Encoded:
+        ids, spans, at = list(before), [(0, 0)] * len(before), 0
+        for part in self._split.split(text):
+            if part in self.special_tokens:
+                ids.append(self.special_tokens[part])
+                spans.append((at, at + len(part)))
+            elif part:
+                processor = self._inside if at else self._processor
+                found = processor.encode(part, return_type="offset_mapping")
+                ids += found["ids"]
+                # All bytes of a character but its last have an empty span where the character is.
+                spans += [(at + start, at + max(end, start + 1)) for start, end in found["offsets"]]
+            at += len(part)
+        return _encoded(ids, spans)
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._processor.decode(list(ids)))
 
     def token_id(self, token: str) -> int | None:
+        if token in self.special_tokens:
+            return self.special_tokens[token]
         found = int(self._processor.piece_to_id(token))
         return found if self._processor.id_to_piece(found) == token else None
+
+    def _special(self, settings: dict[str, Any]) -> dict[str, int]:
+        model = self._processor
+        pieces = range(model.get_piece_size())
+        found = {str(model.id_to_piece(id)): id for id in pieces if model.is_control(id) or model.is_unknown(id)}
+        added = settings.get("added_tokens_decoder") or {}
+        return found | {str(token["content"]): int(id) for id, token in added.items()}
+
+
+def _encoded(ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> Encoded:
+    return Encoded(np.asarray(ids, np.int32), np.asarray(spans, np.int32).reshape(len(ids), 2))
 
 
 def _eos_id(directory: Path, settings: dict[str, Any], engine: _Engine) -> int:

@@ -9,16 +9,18 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from chrysalis_mlx.batches.order import PackedRows
+from chrysalis_mlx.batches.order import OrderKind, PackedRows
 from chrysalis_mlx.batches.packing import Batch
 from chrysalis_mlx.batches.tokens import Segment
 
 DIGEST = hashlib.sha256(b"corpus").hexdigest()
-SEGMENTS = [Segment(np.full(9, number, np.int32), np.arange(9) > 0) for number in range(1, 8)]  # one to a row of 16
 
 
-def rows(digest: str = DIGEST, seed: int = 0) -> PackedRows:
-    return PackedRows(SEGMENTS, 16, digest, seed)
+def rows(
+    digest: str = DIGEST, seed: int = 0, kind: OrderKind = "shuffled", replay: float = 0.25, count: int = 7
+) -> PackedRows:
+    segments = [Segment(np.full(9, number, np.int32), np.arange(9) > 0) for number in range(1, count + 1)]
+    return PackedRows(segments, 16, digest, seed, kind=kind, replay=replay)
 
 
 def drawn(packed: PackedRows, steps: range, batch_size: int = 2, accumulation: int = 2) -> list[int]:
@@ -69,3 +71,41 @@ def test_fixed_batches_hold_every_row_or_the_first_ones() -> None:
 
 def test_fill_is_the_share_of_positions_that_hold_a_token() -> None:
     assert (len(rows()), rows().fill) == (7, 9 / 16)
+
+
+def test_the_shuffled_order_is_the_one_that_earlier_runs_began_with() -> None:
+    assert drawn(rows(), range(4)) == [5, 1, 3, 6, 4, 2, 7, 4, 3, 1, 2, 6, 7, 5, 7, 4]
+
+
+def test_curriculum_is_the_order_of_the_corpus_in_every_epoch() -> None:
+    assert drawn(rows(kind="curriculum"), range(7)) == list(range(1, 8)) * 4
+    assert drawn(rows(kind="curriculum", seed=1), range(7)) == list(range(1, 8)) * 4
+
+
+@pytest.mark.parametrize("replay", [0.0, 0.25, 0.3, 1.0, 2.5])
+def test_annealed_is_the_curriculum_with_earlier_rows_in_between(replay: float) -> None:
+    packed = rows(kind="annealed", replay=replay, count=40)
+    assert packed.epoch_length == 40 + int(40 * replay)
+    epochs = drawn(packed, range(2 * packed.epoch_length), 1, 1)
+    for order in (epochs[: packed.epoch_length], epochs[packed.epoch_length :]):
+        newest = list(itertools.accumulate(order, max))
+        fresh = [row for row, seen in zip(order, [0, *newest], strict=False) if row > seen]
+        assert fresh == list(range(1, 41))
+        back = [(row, seen) for row, seen in zip(order, [0, *newest], strict=False) if row <= seen]
+        assert len(back) == int(40 * replay)
+        assert all(row < seen for row, seen in back)
+    assert (epochs[: packed.epoch_length] != epochs[packed.epoch_length :]) is bool(replay)
+
+
+def test_an_annealed_step_is_the_same_whatever_was_asked_before() -> None:
+    packed = rows(kind="annealed", replay=1.0)
+    everything = drawn(packed, range(20))
+    assert drawn(packed, range(3, 4)) == everything[12:16] == drawn(rows(kind="annealed", replay=1.0), range(3, 4))
+    assert drawn(rows(kind="annealed", replay=1.0, seed=1), range(20)) != everything
+
+
+@pytest.mark.parametrize("kind", ["curriculum", "annealed"])
+def test_fixed_batches_are_of_all_parts_of_the_corpus_and_hold_no_row_twice(kind: OrderKind) -> None:
+    order = [int(row[0]) for batch in rows(kind=kind, replay=1.0).in_order(3) for row in batch.tokens]
+    assert sorted(order) == list(range(1, 8))
+    assert order != list(range(1, 8))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chrysalis_mlx.batches.packing import PADDING, assemble, attention_mask, pack
+from chrysalis_mlx.batches.packing import PADDING, assemble, attention_mask, pack, pack_in_order
 from chrysalis_mlx.batches.tokens import Segment
 
 
@@ -31,6 +31,25 @@ def test_every_segment_is_packed_once_and_no_row_is_too_long(lengths: list[int])
 def test_the_best_fit_is_taken_longest_first() -> None:
     segments = [segment(length) for length in (3, 6, 4, 7, 10)]
     assert pack(segments, 10) == [[4], [3, 0], [1, 2]]
+
+
+@given(st.lists(st.integers(1, 32), max_size=80), st.integers(1, 8))
+def test_in_order_a_segment_stays_near_its_place(lengths: list[int], window: int) -> None:
+    segments = [segment(length) for length in lengths]
+    rows = pack_in_order(segments, 32, window)
+    assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
+    assert all(sum(lengths[index] for index in row) <= 32 for row in rows)
+    firsts = [row[0] for row in rows]
+    assert firsts == sorted(firsts)
+    for number, row in enumerate(rows):
+        assert row == sorted(row)
+        assert all(index < first for index in row for first in firsts[number + window : number + window + 1])
+
+
+def test_in_order_rows_are_nearly_as_full_as_in_any_order() -> None:
+    lengths = np.clip(np.random.Generator(np.random.PCG64(0)).lognormal(5.5, 1, 3000).astype(int), 5, 1024)
+    segments = [segment(int(length)) for length in lengths]
+    assert len(pack_in_order(segments, 1024)) <= 1.03 * len(pack(segments, 1024))
 
 
 def test_arrays_of_a_row_of_two_segments() -> None:

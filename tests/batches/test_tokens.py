@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx_lm.tuner.datasets import ChatDataset
 
-from chrysalis_mlx.batches.tokens import read_segments
+from chrysalis_mlx.batches.tokens import Segment, read_segments, segments
 from chrysalis_mlx.errors import CorpusError
 from chrysalis_mlx.models.tokenizer import Tokenizer
+from tests import tiny
 
 
 def write(path: Path, *rows: dict[str, Any] | str) -> Path:
@@ -46,20 +51,20 @@ def test_line_separators_of_unicode_end_no_row(tmp_path: Path, tokenizer: Tokeni
     assert [tokenizer.decode(segment.tokens[:-1].tolist()) for segment in segments] == ["a\u2028b\x85c", "d"]
 
 
-def test_too_long_a_row_is_an_error_with_its_line(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_too_long_a_row_is_an_error_with_its_number(tmp_path: Path, tokenizer: Tokenizer) -> None:
     text = "caterpillar dissolve " * 9
     file = write(tmp_path / "train.jsonl", {"text": "short"}, "", {"text": text})
     count = len(tokenizer.encode(text)) + 1
     with pytest.raises(CorpusError, match=rf"a row has {count} tokens, training.row_length is {count - 1}") as caught:
         read_segments(file, tokenizer, count - 1)
-    assert caught.value.where == f"{file}, line 3"
+    assert caught.value.where == f"{file}, row 2"
     assert len(read_segments(file, tokenizer, count)) == 2
 
 
 @pytest.mark.parametrize("line", ["not json", "[]", "3", '{"prompt": "x"}', '{"text": 3}', '{"text": "cut'])
 def test_a_line_that_is_no_row_is_an_error_with_its_line(tmp_path: Path, tokenizer: Tokenizer, line: str) -> None:
     file = write(tmp_path / "train.jsonl", {"text": "fine"}, line)
-    with pytest.raises(CorpusError, match="not a JSON object with a 'text'") as caught:
+    with pytest.raises(CorpusError, match="not a JSON object with a text") as caught:
         read_segments(file, tokenizer, 64)
     assert caught.value.where == f"{file}, line 2"
 
@@ -67,3 +72,102 @@ def test_a_line_that_is_no_row_is_an_error_with_its_line(tmp_path: Path, tokeniz
 def test_an_empty_file_is_an_error(tmp_path: Path, tokenizer: Tokenizer) -> None:
     with pytest.raises(CorpusError, match="the corpus file is empty"):
         read_segments(write(tmp_path / "valid.jsonl"), tokenizer, 64)
+
+
+def learned(tokenizer: Tokenizer, segment: Segment) -> str:
+    return tokenizer.decode(segment.tokens[segment.supervised].tolist())
+
+
+def test_only_the_completion_is_learned(tokenizer: Tokenizer) -> None:
+    row = {"prompt": "wings of 東京\n", "completion": " are orange 🦋"}
+    whole, part, empty = segments([row, row | {"part": 1, "parts": 2}, row | {"completion": ""}], tokenizer)
+    assert whole.tokens.tolist() == [*tokenizer.encode(row["prompt"] + row["completion"]), 2]
+    assert part.tokens.tolist() == whole.tokens.tolist()[:-1]
+    assert (learned(tokenizer, whole), learned(tokenizer, part)) == (" are orange 🦋<|im_end|>", " are orange 🦋")
+    assert learned(tokenizer, empty) == "<|im_end|>"
+
+
+def test_a_token_that_reaches_into_the_completion_is_learned(tokenizer: Tokenizer) -> None:
+    assert len(tokenizer.encode(" caterpillar")) == 1
+    (segment,) = segments([{"prompt": "The cater", "completion": "pillar", "part": 1, "parts": 2}], tokenizer)
+    assert learned(tokenizer, segment) == " caterpillar"
+
+
+def test_the_first_token_is_never_learned(tokenizer: Tokenizer, spm_tokenizer: Tokenizer) -> None:
+    rows = [{"prompt": "", "completion": "The caterpillar"}, {"text": "The caterpillar"}]
+    for segment in segments(rows, tokenizer) + segments(rows, spm_tokenizer):
+        assert segment.supervised.tolist() == [False] + [True] * (len(segment.tokens) - 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_all_of_a_completion_is_learned_whatever_it_is(
+    tokenizer: Tokenizer, spm_tokenizer: Tokenizer, prompt: str, completion: str
+) -> None:
+    for each in (tokenizer, spm_tokenizer):
+        (segment,) = segments([{"prompt": prompt, "completion": completion}], each)
+        (alone,) = segments([{"text": prompt + completion}], each)
+        assert segment.tokens.tolist() == alone.tokens.tolist()
+        count = int(segment.supervised.sum())
+        assert segment.supervised[-count:].all()  # nothing of the prompt lies in between
+        encoded = each.encode_spans([prompt + completion])[0]
+        inside = int((encoded.spans[:, 1] > len(prompt)).sum())
+        assert count == min(inside + (len(alone.tokens) > len(encoded.ids)), len(alone.tokens) - 1)
+
+
+TALK = [
+    {"role": "user", "content": "What is a larva?"},
+    {"role": "assistant", "content": "An insect 🐛."},
+    {"role": "user", "content": "An insect 🐛."},
+    {"role": "assistant", "content": "東京"},
+]
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_conversation_has_the_ids_of_mlx_lm_and_every_answer_is_learned(tmp_path: Path, count: int) -> None:
+    ours = Tokenizer.open(tiny.byte_level_bpe(tmp_path))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    (segment,) = segments([{"messages": TALK[:count]}], ours)
+    tokens, offset = ChatDataset([], theirs, mask_prompt=True).process({"messages": TALK[:count]})
+    assert segment.tokens.tolist() == tokens
+    assert learned(ours, segment) == "".join(f"{turn['content']}<|im_end|>" for turn in TALK[1:count:2])
+    last = tokens[: len(tokens) - tokens[::-1].index(2)]  # the line break after it is the template's
+    assert np.flatnonzero(segment.supervised)[-(len(last) - offset) :].tolist() == list(range(offset, len(last)))
+
+
+def test_an_answer_without_an_end_gets_the_end_token(tmp_path: Path) -> None:
+    directory = tiny.byte_level_bpe(tmp_path)
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    (directory / "chat_template.jinja").write_text(template + "{% if add_generation_prompt %}assistant:{% endif %}")
+    tokenizer = Tokenizer.open(directory)
+    answered, asked = segments([{"messages": TALK}, {"messages": TALK[:3]}], tokenizer)
+    assert (answered.tokens[-1], answered.supervised[-1]) == (2, True)
+    assert learned(tokenizer, answered) == " An insect 🐛. 東京\n<|im_end|>"
+    assert 2 not in asked.tokens
+
+
+def test_rows_of_all_forms_keep_their_order(tokenizer: Tokenizer) -> None:
+    rows: list[dict[str, Any]] = [
+        {"messages": TALK},
+        {"text": "wings"},
+        {"prompt": "a", "completion": "b"},
+        {"text": "larva"},
+        {"messages": TALK[:2]},
+    ]
+    together = segments(rows, tokenizer)
+    for row, segment in zip(rows, together, strict=True):
+        (alone,) = segments([row], tokenizer)
+        assert segment.tokens.tolist() == alone.tokens.tolist()
+        assert segment.supervised.tolist() == alone.supervised.tolist()
+
+
+def test_a_conversation_that_cannot_be_shown_is_an_error_with_its_row(tmp_path: Path) -> None:
+    directory = tiny.byte_level_bpe(tmp_path / "model")
+    file = write(tmp_path / "train.jsonl", {"text": "fine"}, {"messages": [{"role": "user"}]})
+    with pytest.raises(CorpusError, match="chat template refuses this conversation") as caught:
+        read_segments(file, Tokenizer.open(directory), 64)
+    assert caught.value.where == f"{file}, row 2"
+    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    with pytest.raises(CorpusError, match="the model has no chat template") as caught:
+        read_segments(file, Tokenizer.open(directory), 64)
+    assert caught.value.where == f"{file}, row 2"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chrysalis_mlx.blueprint.load import dump_blueprint, load_blueprint, parse_blueprint, to_dict
-from chrysalis_mlx.blueprint.schema import Blueprint
+from chrysalis_mlx.blueprint.schema import Blueprint, MixSection
 from chrysalis_mlx.errors import BlueprintError
 
 
@@ -67,6 +67,10 @@ def test_an_unknown_key_is_an_error_with_the_nearest_name(text: str, expected: s
         ("expression: {include: 7}", "expression.include: 7 is not a list of strings"),
         ("evaluation: {max_rows: all}", "evaluation.max_rows: 'all' is not a whole number or null"),
         ("name: 2024-05-06", "name: datetime.date(2024, 5, 6) is not a string"),
+        ("expression: {weights: [a]}", "expression.weights: ['a'] is not a mapping of strings to numbers"),
+        ("expression: {weights: {a: often}}", "expression.weights['a']: 'often' is not a finite number"),
+        ("expression: {weights: {1: 2}}", "expression.weights: the key 1 is not a string; put it in quotes"),
+        ("expression: {gates: {generated: 1}}", "expression.gates.generated: 1 is not true or false"),
         ("training: 5", "training: expected a mapping of fields, got 5"),
         ("- a\n- b", "the file: expected a mapping of fields, got ['a', 'b']"),
     ],
@@ -83,7 +87,11 @@ def test_a_wrong_type_names_path_value_and_what_is_expected(text: str, expected:
         ("training: {beta1: 1}", "training.beta1: 1 is out of range; it must be between 0.0 and 0.9999"),
         ("split: {valid: -0.1}", "split.valid: -0.1 is out of range; it must be between 0.0 and 0.5"),
         ("adapter: {layers: 0}", "adapter.layers: 0 is out of range; it must be at least 1"),
-        ("version: 2", "version: 2 is out of range; it must be between 1 and 1"),
+        ("version: 3", "version: 3 is out of range; it must be between 2 and 2"),
+        (
+            "expression: {weights: {'docs.*': -0.5}}",
+            "expression.weights['docs.*']: -0.5 is out of range; it must be at least 0.0",
+        ),
     ],
 )
 def test_a_value_out_of_range_names_the_range(text: str, expected: str) -> None:
@@ -98,6 +106,13 @@ def test_a_value_out_of_range_names_the_range(text: str, expected: str) -> None:
         ("split: {valid: 0.3, test: 0.3}", "split: valid 0.3 + test 0.3 leave less than half"),
         ("expression: {include: []}", "expression.include: an empty list expresses nothing"),
         ("adapter: {modules: []}", "adapter.modules: an empty list trains nothing"),
+        ("framing: {mix: {text: 0}}", "framing.mix: nothing above 0 frames nothing"),
+        (
+            "match: {min_parameters: 7, max_parameters: 7}",
+            "match.max_parameters: 7.0 is not above match.min_parameters",
+        ),
+        ("match: {min_memory: 16, max_memory: 8}", "match.max_memory: 8.0 is not above match.min_memory 16.0"),
+        ("expression: {copies: {near: 0.4}}", "expression.copies.near: 0.4 is below expression.copies.family 0.5"),
         ("framing: {header: '{commit}'}", "framing.header: 'commit' cannot be filled in"),
         ("framing: {header: '{0}'}", "framing.header: "),
         ("framing: {header: '{'}", "framing.header: "),
@@ -171,12 +186,38 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         load_blueprint(tmp_path / "latin.yaml")
 
 
-def test_every_field_says_what_it_means() -> None:
-    for section in dataclasses.fields(Blueprint):
-        if section.default_factory is dataclasses.MISSING:
-            assert section.metadata["doc"]
-            continue
-        assert all(field.metadata["doc"] for field in dataclasses.fields(typing.cast(Any, section.default_factory)))
+@pytest.mark.parametrize(
+    ("text", "moved"),
+    [
+        ("version: 1\nname: x\n", []),
+        (
+            "expression: {min_characters: 200}\n",
+            ["expression.min_characters is now expression.gates.min_characters"],
+        ),
+        (
+            "version: 1\nframing: {kind: text}\nexpression: {min_characters: 2}\ntraining: {steps: none}\n",
+            [
+                "expression.min_characters is now expression.gates.min_characters",
+                "framing.kind is now framing.mix ({text: 1} for text)",
+            ],
+        ),
+    ],
+)
+def test_a_file_of_version_1_has_one_problem_that_says_what_moved(text: str, moved: list[str]) -> None:
+    assert problems(text) == ("; ".join(["version: this program reads version 2; set it to 2", *moved]),)
+
+
+def test_a_field_of_version_1_in_a_file_of_version_2_is_unknown() -> None:
+    (problem,) = problems("version: 2\nframing: {kind: text}\n")
+    assert problem.startswith("framing.kind: unknown key")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["order: {replay: 2}", "expression: {budget: {total: 5, per_repository: 9}}", "expression: {copies: {near: null}}"],
+)
+def test_what_is_pointless_is_no_contradiction(text: str) -> None:
+    assert parse(text)
 
 
 def values(hint: Any, limits: Any) -> st.SearchStrategy[Any]:
@@ -186,6 +227,8 @@ def values(hint: Any, limits: Any) -> st.SearchStrategy[Any]:
         return st.one_of(*(values(part, limits) for part in arguments))
     if origin is Literal:
         return st.sampled_from(arguments)
+    if origin is dict:
+        return st.dictionaries(st.text(max_size=5), values(arguments[1], limits), max_size=2)
     if origin is tuple:
         return st.lists(st.text(max_size=5), min_size=1, max_size=3).map(tuple)
     low, high = limits.get("minimum"), limits.get("maximum")
@@ -193,6 +236,8 @@ def values(hint: Any, limits: Any) -> st.SearchStrategy[Any]:
         return st.integers(low, high)
     if hint is float:
         return st.floats(low, high, allow_nan=False, allow_infinity=False)
+    if hint is bool:
+        return st.booleans()
     return st.none() if hint is type(None) else st.text(max_size=8)
 
 
@@ -209,11 +254,19 @@ def sections(cls: Any) -> st.SearchStrategy[Any]:
 
 def consistent(blueprint: Blueprint) -> Blueprint:
     """The same blueprint without its contradictions."""
-    training, split = blueprint.training, blueprint.split
+    training, split, match, copies = blueprint.training, blueprint.split, blueprint.match, blueprint.expression.copies
+    mix = blueprint.framing.mix
     return dataclasses.replace(
         blueprint,
+        match=dataclasses.replace(match, max_parameters=None, max_memory=None),
+        expression=dataclasses.replace(
+            blueprint.expression,
+            copies=dataclasses.replace(copies, near=copies.near and max(copies.near, copies.family)),
+        ),
         framing=dataclasses.replace(
-            blueprint.framing, header=blueprint.framing.header.replace("{", "").replace("}", "")
+            blueprint.framing,
+            header=blueprint.framing.header.replace("{", "").replace("}", ""),
+            mix=mix if any(dataclasses.astuple(mix)) else MixSection(text=1.0),
         ),
         split=dataclasses.replace(split, valid=split.valid / 2, test=split.test / 2),
         training=dataclasses.replace(
@@ -228,7 +281,7 @@ def consistent(blueprint: Blueprint) -> Blueprint:
 @given(sections(Blueprint).map(consistent))
 def test_what_is_dumped_parses_to_the_same(blueprint: Blueprint) -> None:
     text = dump_blueprint(blueprint, header="a header\n\nof lines")
-    assert text.startswith("# a header\n#\n# of lines\nversion: 1\n")
+    assert text.startswith("# a header\n#\n# of lines\nversion: 2\n")
     assert parse(text) == blueprint
     assert to_dict(parse(text)) == to_dict(blueprint)
 
@@ -247,6 +300,7 @@ def test_a_dump_makes_every_default_explicit() -> None:
     dumped = dump_blueprint(Blueprint())
     for section in dataclasses.fields(Blueprint):
         assert f"{section.name}:" in dumped
-        if section.default_factory is not dataclasses.MISSING:
-            for field in dataclasses.fields(typing.cast(Any, section.default_factory)):
+        value = getattr(Blueprint(), section.name)
+        if dataclasses.is_dataclass(value):
+            for field in dataclasses.fields(value):
                 assert f"\n  {field.name}:" in dumped

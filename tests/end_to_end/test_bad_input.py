@@ -109,10 +109,12 @@ def test_a_blueprint_tells_all_its_problems_at_once(
 
 def test_a_blueprint_of_no_such_name(inputs: Path, tiny_model: Path, tmp_path: Path) -> None:
     from chrysalis_mlx.errors import BlueprintError
-    from chrysalis_mlx.workspace import Workspace
+    from chrysalis_mlx.workspace import Origin, Workspace
 
     with pytest.raises(BlueprintError, match=r"no blueprint 'tinny'(.|\n)*did you mean 'tiny'\?"):
-        Workspace.create(tmp_path / "run", inputs / "genome.txt", str(tiny_model), "tinny")
+        Workspace.create(
+            tmp_path / "run", Origin(genome=inputs / "genome.txt", model=str(tiny_model), blueprint="tinny")
+        )
     assert not (tmp_path / "run").exists()
 
 

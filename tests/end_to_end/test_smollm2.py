@@ -11,7 +11,7 @@ from chrysalis_mlx import pipeline
 from chrysalis_mlx.genome.build import build_genome
 from chrysalis_mlx.genome.stage import lock_now
 from chrysalis_mlx.training.metrics import read_metrics
-from chrysalis_mlx.workspace import Workspace
+from chrysalis_mlx.workspace import Origin, Workspace
 
 GGUF = os.environ.get("CHRYSALIS_SMOLLM2_GGUF")
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Workspace]:
     workspaces = {}
     for backend in ("mlx", "torch"):
         workspace = Workspace.create(
-            directory / backend, directory / "genome.txt", GGUF, str(directory / "blueprint.yaml")
+            directory / backend,
+            Origin(genome=directory / "genome.txt", model=GGUF, blueprint=str(directory / "blueprint.yaml")),
         )
         pipeline.corpus(workspace)
         pipeline.train(workspace, backend)

@@ -84,18 +84,22 @@ def hub(tiny_model: Path) -> Iterator[Hub]:
     server.server_close()
 
 
-def resolve(hub: Hub, home: Path, *arguments: str | None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`resolve_model` in a process of its own, because the Hub's client reads its settings once, at import."""
-    code = (
-        "import json, sys\n"
-        "from chrysalis_mlx.errors import ModelError\n"
-        "from chrysalis_mlx.models.source import resolve_model\n"
-        "try:\n"
-        "    model = resolve_model(*json.loads(sys.argv[1]))\n"
-        "    print(model.path, model.architecture, model.tokenizer.encode('wings')[0], len(model.checkpoint().names))\n"
-        "except ModelError as error:\n"
-        "    sys.exit(str(error))\n"
-    )
+RESOLVE = (
+    "import json, sys\n"
+    "from chrysalis_mlx.errors import ModelError\n"
+    "from chrysalis_mlx.models.source import resolve_model\n"
+    "try:\n"
+    "    model = resolve_model(*json.loads(sys.argv[1]))\n"
+    "    print(model.path, model.architecture, model.tokenizer.encode('wings')[0], len(model.checkpoint().names))\n"
+    "except ModelError as error:\n"
+    "    sys.exit(str(error))\n"
+)
+
+
+def resolve(
+    hub: Hub, home: Path, *arguments: str | None, code: str = RESOLVE, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`code` in a process of its own, because the Hub's client reads its settings once, at import."""
     settings = {
         "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
         "HF_HOME": str(home),

@@ -103,3 +103,95 @@ def test_damaged_settings_are_an_error(tmp_path: Path) -> None:
     (directory / "tokenizer_config.json").write_text("{")
     with pytest.raises(ModelError, match=r"tokenizer_config.json is not valid JSON"):
         Tokenizer.open(directory)
+
+
+SPLIT = ["<s>a b</s>c d</s> e", "x</s>", "</s>x", "🦋東 </s> 京\n\nq", "", "\n</s>\n", "a</s></s>b", "<s></s>"]
+
+
+def test_sentencepiece_reads_special_tokens_in_a_text_as_transformers_does(tmp_path: Path) -> None:
+    directory = tiny.sentencepiece(tmp_path)
+    ours, theirs = Tokenizer.open(directory), transformers.AutoTokenizer.from_pretrained(directory)
+    expected = theirs(SPLIT, add_special_tokens=False)["input_ids"]
+    assert ours.encode_batch(SPLIT, special=False) == expected
+    assert ours.encode_batch(SPLIT) == [[1, *ids] for ids in expected]
+    assert ours.special_tokens == {"<unk>": 0, "<s>": 1, "</s>": 2}
+
+
+def test_sentencepiece_knows_the_tokens_that_its_settings_add(tmp_path: Path) -> None:
+    directory = tiny.sentencepiece(tmp_path)
+    settings(directory, added_tokens_decoder={"512": {"content": "<|im_end|>", "special": True}})
+    ours = Tokenizer.open(directory)
+    assert ours.encode("a<|im_end|>", special=False) == [*ours.encode("a", special=False), 512]
+    assert ours.token_id("<|im_end|>") == 512
+
+
+SPANS = [
+    "a 🦋東 x\n\n<|im_end|>\n e\u0301 ",
+    "  two  ",
+    "\r\n\t",
+    "</s>\n東京</s>🐛",
+    "",
+    "é" * 3,
+    *tiny.TEXT.splitlines(),
+]
+
+
+@pytest.mark.parametrize("pre", ["smollm", "gpt-2", "qwen2", "llama-bpe", "spm"])
+def test_spans_are_the_characters_of_each_token(tmp_path: Path, pre: str) -> None:
+    directory = tiny.sentencepiece(tmp_path) if pre == "spm" else tiny.byte_level_bpe(tmp_path, pre)
+    tokenizer = Tokenizer.open(directory)
+    encoded = tokenizer.encode_spans(SPANS, special=False)
+    assert [one.ids.tolist() for one in encoded] == tokenizer.encode_batch(SPANS, special=False)
+    for text, one in zip(SPANS, encoded, strict=True):
+        covered = {at for start, end in one.spans.tolist() for at in range(start, end)}
+        composed = text.index("\u0301") if "\u0301" in text and pre == "qwen2" else None  # NFC makes one of two
+        assert covered == set(range(len(text))) - {composed}
+        assert all(start < end for start, end in one.spans.tolist())
+        assert (one.spans[1:, 0] >= one.spans[:-1, 0]).all()
+        assert one.spans.shape == (len(one.ids), 2)
+
+
+def test_spans_keep_white_space_whatever_the_file_says_of_trimming(tmp_path: Path) -> None:
+    directory = tiny.byte_level_bpe(tmp_path)
+    before = Tokenizer.open(directory).encode_spans(SPANS)
+    file = directory / "tokenizer.json"
+    trimming = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": trimming}))
+    after = Tokenizer.open(directory).encode_spans(SPANS)
+    assert [one.spans.tolist() for one in after] == [one.spans.tolist() for one in before]
+    assert [one.ids.tolist() for one in after] == [one.ids.tolist() for one in before]
+
+
+def test_many_texts_are_encoded_as_one_is(tokenizer: Tokenizer) -> None:
+    texts = [f"caterpillar {number}" for number in range(1100)]
+    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+    assert [one.ids.tolist() for one in tokenizer.encode_spans(texts)] == tokenizer.encode_batch(texts)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            ["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"],
+            ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
+        ),
+        (["<fim_prefix>", "<fim_suffix>", "<fim_middle>"], ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")),
+        (
+            ["<｜fim▁hole｜>", "<｜fim▁begin｜>", "<｜fim▁end｜>"],
+            ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
+        ),
+        (["▁<PRE>", "▁<SUF>", "▁<MID>"], ("▁<PRE>", "▁<SUF>", "▁<MID>")),
+        (["<fim_prefix>", "<fim_suffix>"], None),
+        ([], None),
+    ],
+)
+def test_the_tokens_to_fill_in_the_middle(tmp_path: Path, names: list[str], expected: tuple[str, ...] | None) -> None:
+    file = tiny.byte_level_bpe(tmp_path) / "tokenizer.json"
+    content = json.loads(file.read_text())
+    like = content["added_tokens"][0] | {"special": False}
+    content["added_tokens"] += [like | {"id": 512 + n, "content": name} for n, name in enumerate(names)]
+    file.write_text(json.dumps(content))
+    tokenizer = Tokenizer.open(tmp_path)
+    found = tokenizer.fim
+    assert (found and (found.prefix, found.suffix, found.middle)) == expected
+    assert tokenizer.encode("".join(names)) == [512 + n for n in range(len(names))]

@@ -1,0 +1,82 @@
+"""Which files of a path hold rows, and on which side of the split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from chrysalis_mlx.corpus.data.formats import SUFFIXES, is_readable
+from chrysalis_mlx.corpus.data.report import writable
+from chrysalis_mlx.errors import CorpusError
+
+_SIDES = {
+    "train": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of rows.
+
+    Attributes:
+        name: without its directory.
+        side: what its name says, as in train.jsonl or validation-00000-of-00002.parquet; None: nothing.
+        alone: no other file was given.
+    """
+
+    path: Path
+    name: str
+    side: str | None
+    alone: bool = False
+
+
+def find_files(path: Path) -> tuple[list[DataFile], list[str]]:
+    """The files of rows that `path` is or holds, by name; and the names of those passed over.
+
+    Where files of a directory are named train (and valid, test), the others are passed over. Directories inside are
+    not entered.
+
+    Raises:
+        CorpusError: nothing there, nothing of a known format, or no train beside a valid or test.
+    """
+    if path.is_file():
+        if not is_readable(path):
+            raise CorpusError(
+                f"'{path.suffix}' is no format that rows are read from", where=path, fix=f"give {', '.join(SUFFIXES)}"
+            )
+        return [DataFile(path, writable(path.name), None, alone=True)], []
+    if not path.is_dir():
+        raise CorpusError("there is no such file or directory", where=path, fix="give --data a file or a directory")
+    known: list[DataFile] = []
+    others: list[str] = []
+    for entry in sorted(path.iterdir()):
+        if entry.name.startswith(".") or not entry.is_file():
+            continue
+        if is_readable(entry):
+            known.append(DataFile(entry, writable(entry.name), _side(entry)))
+        else:
+            others.append(writable(entry.name))
+    sides = {file.side for file in known} - {None}
+    if not known:
+        raise CorpusError("the directory holds no file of rows", where=path, fix=f"give one of {', '.join(SUFFIXES)}")
+    if not sides:
+        return [DataFile(file.path, file.name, None) for file in known], others
+    if "train" not in sides:
+        raise CorpusError(
+            f"the directory has {' and '.join(sorted(filter(None, sides)))} rows, but none to train on",
+            where=path,
+            fix="name the file to train on train.jsonl, or give that file alone",
+        )
+    passed_over = others + [file.name for file in known if file.side is None]
+    return [file for file in known if file.side], sorted(passed_over)
+
+
+def _side(path: Path) -> str | None:
+    """By the first word of the name: train.jsonl, train-00000-of-00001.parquet, train_2.csv."""
+    word = path.name.lower().split(".")[0].replace("_", "-").split("-")[0]
+    return _SIDES.get(word)

@@ -1,0 +1,123 @@
+"""Rows of one's own that are longer than a row of the batch: cut where that keeps their sense, else left out."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chrysalis_mlx.batches.rows import Row
+from chrysalis_mlx.batches.tokens import segments
+from chrysalis_mlx.corpus.data.conversation import BadRowError
+from chrysalis_mlx.corpus.data.report import Remark
+from chrysalis_mlx.corpus.document import Document
+from chrysalis_mlx.corpus.frame.chunks import Passage, fit
+from chrysalis_mlx.errors import CorpusError
+from chrysalis_mlx.models.tokenizer import Tokenizer
+from chrysalis_mlx.progress import Progress, silent
+
+_BLOCK = 512  # rows measured at once
+_SURELY_LONG = 8  # characters a token; a longer text is cut without being measured as a whole
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Rows none of which is longer than asked, and what was done to the others."""
+
+    rows: list[Row]
+    cut: list[Remark]
+    left_out: list[Remark]
+
+
+def fit_rows(rows: Sequence[Row], tokenizer: Tokenizer, row_length: int, *, progress: Progress = silent) -> Fitted:
+    """Make every row fit into `row_length` tokens.
+
+    A text becomes several rows. So does a completion; each repeats the prompt, which may take half a row at most. A
+    conversation loses its last exchanges; when its first one alone is too long, or the chat template refuses it, or
+    nothing of it is learned, it is left out.
+
+    Raises:
+        ModelError: the chat template cannot be used.
+    """
+    fitted = Fitted([], [], [])
+    with progress("measuring", len(rows), unit="row") as bar:
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            for row, length in zip(block, _lengths(block, tokenizer, row_length), strict=True):
+                if isinstance(length, int) and length <= row_length:
+                    fitted.rows.append(row)
+                    continue
+                try:
+                    if isinstance(length, BadRowError):
+                        raise length
+                    parts, reason, detail = _shortened(row, length, tokenizer, row_length)
+                except BadRowError as error:
+                    fitted.left_out.append(_remark(row, error.reason, error.detail))
+                else:
+                    fitted.rows.extend(parts)
+                    fitted.cut.append(_remark(row, reason, detail))
+            bar.update(len(block))
+    return fitted
+
+
+def _lengths(rows: Sequence[Row], tokenizer: Tokenizer, row_length: int) -> list[int | BadRowError]:
+    """Tokens of each row, or why it has none; of texts that are much too long, a lower bound."""
+    short = [len(row.get("text", "")) <= _SURELY_LONG * row_length for row in rows]
+    found = iter(_measured([row for row, is_short in zip(rows, short, strict=True) if is_short], tokenizer))
+    return [next(found) if is_short else row_length + 1 for is_short in short]
+
+
+def _measured(rows: Sequence[Row], tokenizer: Tokenizer) -> list[int | BadRowError]:
+    try:
+        found = segments(rows, tokenizer) if rows else []
+    except CorpusError as error:
+        if len(rows) == 1:
+            return [BadRowError("the chat template cannot show the conversation", error.what)]
+        # One of them is refused; which one, measuring them one by one tells.
+        return [length for row in rows for length in _measured([row], tokenizer)]
+    return [
+        len(segment.tokens) if segment.supervised.any() else BadRowError("nothing in the row is learned")
+        for segment in found
+    ]
+
+
+def _shortened(row: Row, length: int, tokenizer: Tokenizer, row_length: int) -> tuple[list[Row], str, str]:
+    """The rows that become of one that is too long, and what to say of it."""
+    if "messages" in row:
+        kept, detail = _first_exchanges(row, length, tokenizer, row_length)
+        return [kept], "too long, so that its last turns were cut off", detail
+    key = "text" if "text" in row else "completion"
+    if key == "completion":
+        [prompt] = _measured([row | {"completion": ""}], tokenizer)
+        if isinstance(prompt, int) and 2 * prompt > row_length:
+            detail = f"{length} tokens, {prompt} of them the prompt's; a row has {row_length}"
+            raise BadRowError("too long, and its prompt takes more than half a row", detail)
+    origin = Document(row["repository"], row["path"], "")
+    repeated = {"prompt": row["prompt"]} if key == "completion" else {}
+    passage = Passage(origin, row["framing"], row[key], lambda body, *_: {**repeated, key: body})
+    parts = fit([passage], tokenizer, row_length)
+    return parts, "too long, so that it became several rows", f"{len(parts)} rows"
+
+
+def _first_exchanges(row: Row, length: int, tokenizer: Tokenizer, row_length: int) -> tuple[Row, str]:
+    """As many exchanges as fit; each ends before the user speaks again."""
+    messages = row["messages"]
+    roles = [message["role"] for message in messages]
+    ends = [i for i in range(1, len(roles)) if roles[i] == "user" and roles[i - 1] == "assistant"]
+
+    def tokens(end: int) -> int:
+        [found] = _measured([row | {"messages": messages[:end]}], tokenizer)
+        return found if isinstance(found, int) else 0
+
+    fitting = bisect_right(ends, row_length, key=tokens)
+    if not fitting:
+        detail = f"{tokens(ends[0]) if ends else length} tokens; a row has {row_length}"
+        raise BadRowError("its first exchange is too long", detail)
+    end = ends[fitting - 1]
+    if not tokens(end):
+        raise BadRowError("too long, and nothing that fits is learned", f"{length} tokens; a row has {row_length}")
+    return row | {"messages": messages[:end]}, f"{len(messages) - end} of {len(messages)} turns; {length} tokens"
+
+
+def _remark(row: Row, reason: str, detail: str) -> Remark:
+    return Remark(row["repository"], int(row["path"]), reason, detail)

@@ -1,0 +1,182 @@
+"""Passages cut so that each part fits into a row, at the best places there are, and nothing is lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from chrysalis_mlx.batches.rows import Row
+from chrysalis_mlx.batches.tokens import segments
+from chrysalis_mlx.corpus.document import Document
+from chrysalis_mlx.corpus.frame.markdown import outline
+from chrysalis_mlx.errors import CorpusError
+from chrysalis_mlx.models.tokenizer import Tokenizer
+
+_ROOM = 8  # tokens that a row must have for its body; with fewer a document would become mostly header
+_SURELY_LONG = 8  # characters a token; a longer passage is cut at once, without counting it as a whole first
+_PIECE = 512  # characters; longer lines are counted in pieces, so that one huge line stays affordable
+
+IN_LINE, LINE, BLANK, HEADING = range(4)  # how good a place to cut is
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text and what makes rows of it.
+
+    Attributes:
+        document: where it comes from.
+        framing: the way it is framed in.
+        body: the text.
+        render: the content of a row, from a part of the body, the part's number and how many there are.
+        own: every part becomes a text of its own, with an end.
+    """
+
+    document: Document
+    framing: str
+    body: str
+    render: Callable[[str, int, int], dict[str, Any]]
+    own: bool = False
+
+    def rows(self, bodies: Sequence[str]) -> list[Row]:
+        """The rows of the parts of the body."""
+        parts = len(bodies)
+        return [
+            {
+                **self.render(body, part, parts),
+                "repository": self.document.repository,
+                "path": self.document.path,
+                "framing": self.framing,
+                "part": 1 if self.own else part,
+                "parts": 1 if self.own else parts,
+            }
+            for part, body in enumerate(bodies, 1)
+        ]
+
+
+class Piece(NamedTuple):
+    """A line, or a piece of a long one: its text, its tokens, and how good a place to cut its beginning is."""
+
+    text: str
+    tokens: int
+    rank: int
+
+
+def fit(passages: Sequence[Passage], tokenizer: Tokenizer, row_length: int) -> list[Row]:
+    """The rows of passages, in order, none longer than `row_length` tokens.
+
+    The bodies of a passage's rows are its body again but for white space. Each text is tokenized about twice, whatever
+    its length.
+
+    Raises:
+        CorpusError: what a row repeats leaves no room for the body.
+    """
+    rows = [
+        passage.rows([passage.body] if len(passage.body) <= _SURELY_LONG * row_length else []) for passage in passages
+    ]
+    lengths = iter(_lengths([row for tried in rows for row in tried], tokenizer))
+    for index, passage in enumerate(passages):
+        if not rows[index] or next(lengths) > row_length:
+            rows[index] = _cut_rows(passage, tokenizer, row_length)
+    return [row for made in rows for row in made]
+
+
+def _lengths(rows: Sequence[Row], tokenizer: Tokenizer) -> list[int]:
+    return [len(segment.tokens) for segment in segments(rows, tokenizer)] if rows else []
+
+
+def _cut_rows(passage: Passage, tokenizer: Tokenizer, row_length: int) -> list[Row]:
+    """Count the lines of a passage one by one, cut, and measure the rows; where tokens meet, sums are estimates."""
+    room = row_length - _lengths(passage.rows(["."] * 2)[1:], tokenizer)[0] + 1
+    if room < _ROOM:
+        raise CorpusError(
+            f"what every row of this document repeats leaves {max(room, 0)} of {row_length} tokens for its text",
+            where=passage.document.name,
+            fix="raise training.row_length or shorten framing.header",
+        )
+    pieces = _pieces(passage.body, tokenizer, room)
+    while True:
+        bodies = ["".join(piece.text for piece in pieces[a:b]) for a, b in cuts(pieces, room)]
+        bodies = [body for body in bodies if body.strip()]
+        rows = passage.rows(bodies)
+        excess = max(_lengths(rows, tokenizer), default=0) - row_length
+        if excess <= 0:
+            return rows
+        room = max(room - excess, 1)
+        pieces = [part for piece in pieces for part in _halved(piece, tokenizer, room)]
+
+
+def cuts(pieces: Sequence[Piece], room: int) -> Iterator[tuple[int, int]]:
+    """Ranges of pieces of at most `room` tokens, as long as possible: O(n).
+
+    A range ends at the best place of its second half, the last of the equally good ones; inside a line only when that
+    line alone is longer than a range.
+    """
+    total = [0, *accumulate(piece.tokens for piece in pieces)]
+    start = end = 0
+    while start < len(pieces):
+        end = max(end, start + 1)
+        while end < len(pieces) and total[end + 1] - total[start] <= room:
+            end += 1
+        at = end
+        if end < len(pieces):
+            half = [i for i in range(start + 1, end + 1) if 2 * (total[i] - total[start]) >= total[end] - total[start]]
+            at = max(half, key=lambda i: (pieces[i].rank, i))
+            if pieces[at].rank == IN_LINE:
+                at = next((i for i in range(at, start, -1) if pieces[i].rank > IN_LINE), at)
+        yield start, at
+        start = at
+
+
+def _pieces(body: str, tokenizer: Tokenizer, room: int) -> list[Piece]:
+    lines = re.findall(r"[^\n]*\n|[^\n]+", body)
+    ranked = [
+        (text, rank if number == 0 else IN_LINE)
+        for line, rank in zip(lines, _ranks(lines), strict=True)
+        for number, text in enumerate(_split(line, _PIECE))
+    ]
+    counts = _counts([text for text, _ in ranked], tokenizer)
+    pieces = [Piece(text, count, rank) for (text, rank), count in zip(ranked, counts, strict=True)]
+    return [part for piece in pieces for part in _halved(piece, tokenizer, room)]
+
+
+def _ranks(lines: Sequence[str]) -> Iterator[int]:
+    """How good a place the beginning of each line is: before headings best, then after blank lines outside of code."""
+    marks = outline(lines)
+    headings = {heading.line for heading in marks.headings}
+    after_blank = False
+    for number, line in enumerate(lines):
+        if number in headings:
+            yield HEADING
+        else:
+            yield BLANK if after_blank and line.strip() and not marks.fenced[number] else LINE
+        after_blank = not line.strip()
+
+
+def _split(text: str, size: int) -> list[str]:
+    """Cut a text into pieces of at most `size` characters, at white space when a piece's second half has some."""
+    pieces, start = [], 0
+    while len(text) - start > size:
+        space = max(text.rfind(mark, start + size // 2, start + size) for mark in " \t")
+        end = space + 1 if space >= 0 else start + size
+        pieces.append(text[start:end])
+        start = end
+    return [*pieces, text[start:]]
+
+
+def _halved(piece: Piece, tokenizer: Tokenizer, room: int) -> list[Piece]:
+    """A piece, halved until its parts have room."""
+    if piece.tokens <= room or len(piece.text) < 2:
+        return [piece]
+    texts = _split(piece.text, (len(piece.text) + 1) // 2)
+    parts = [
+        Piece(text, count, IN_LINE if number else piece.rank)
+        for number, (text, count) in enumerate(zip(texts, _counts(texts, tokenizer), strict=True))
+    ]
+    return [smaller for part in parts for smaller in _halved(part, tokenizer, room)]
+
+
+def _counts(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
+    return [max(len(ids), 1) for ids in tokenizer.encode_batch(texts, special=False)]

@@ -1,0 +1,73 @@
+"""Which files of a path hold rows, and on which side of the split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chrysalis_mlx.corpus.data.files import find_files
+from chrysalis_mlx.errors import CorpusError
+
+
+def put(path: Path) -> Path:
+    path.touch()
+    return path
+
+
+def test_mlx_lm_directories_have_sides_and_other_files_are_passed_over(tmp_path: Path) -> None:
+    names = ["train.jsonl", "valid.jsonl", "test.jsonl", "extra.jsonl", "README.md", ".hidden.jsonl", "trainer.json"]
+    for name in names:
+        put(tmp_path / name)
+    (tmp_path / "sub.jsonl").mkdir()
+    files, passed_over = find_files(tmp_path)
+    assert [(file.name, file.side) for file in files] == [
+        ("test.jsonl", "test"),
+        ("train.jsonl", "train"),
+        ("valid.jsonl", "valid"),
+    ]
+    assert passed_over == ["README.md", "extra.jsonl", "trainer.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("train-00000-of-00002.parquet", "train"),
+        ("TRAIN.JSONL", "train"),
+        ("validation-00000-of-00001.parquet", "valid"),
+        ("val.csv", "valid"),
+        ("dev_2.json", "valid"),
+        ("test.v2.jsonl.gz", "test"),
+    ],
+)
+def test_a_side_is_told_by_the_first_word_of_a_name(tmp_path: Path, name: str, side: str) -> None:
+    put(tmp_path / name)
+    put(tmp_path / "train.txt")
+    assert {file.name: file.side for file in find_files(tmp_path)[0]}[name] == side
+
+
+def test_a_directory_without_such_names_is_read_whole_in_the_order_of_names(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "c.jsonl", "notes.pdf"):
+        put(tmp_path / name)
+    files, passed_over = find_files(tmp_path)
+    assert [(file.name, file.side) for file in files] == [("a.txt", None), ("b.txt", None), ("c.jsonl", None)]
+    assert passed_over == ["notes.pdf"]
+
+
+def test_a_single_file_has_no_side(tmp_path: Path) -> None:
+    assert [file.side for file in find_files(put(tmp_path / "train.jsonl"))[0]] == [None]
+
+
+def test_paths_that_hold_nothing_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="no such file or directory"):
+        find_files(tmp_path / "missing")
+    with pytest.raises(CorpusError, match="holds no file of rows"):
+        find_files(tmp_path)
+    with pytest.raises(CorpusError, match=r"'\.docx' is no format"):
+        find_files(put(tmp_path / "rows.docx"))
+    with pytest.raises(CorpusError, match=r"'\.gz' is no format"):
+        find_files(put(tmp_path / "rows.parquet.gz"))
+    put(tmp_path / "test.jsonl")
+    put(tmp_path / "valid.jsonl")
+    with pytest.raises(CorpusError, match="test and valid rows, but none to train on"):
+        find_files(tmp_path)
