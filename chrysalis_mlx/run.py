@@ -68,11 +68,14 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def sha256_tree(path: Path) -> str:
-    """sha256 of a file's bytes, or of the names and bytes of everything below a directory."""
+def sha256_files(path: Path) -> str:
+    """sha256 of a file's bytes, or of the names and bytes of the files in a directory.
+
+    Directories inside, where a run may lie, and hidden files, which a file manager leaves behind, play no part.
+    """
     if path.is_dir():
-        files = sorted(entry for entry in path.rglob("*") if entry.is_file())
-        return sha256_json({file.relative_to(path).as_posix(): sha256_file(file) for file in files})
+        files = sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
+        return sha256_json({file.name: sha256_file(file) for file in files})
     return sha256_file(path)
 
 

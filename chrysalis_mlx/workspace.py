@@ -23,7 +23,7 @@ from chrysalis_mlx.machine import memory_bytes
 from chrysalis_mlx.models.directory import ModelDirectory
 from chrysalis_mlx.models.facts import resolve_facts
 from chrysalis_mlx.models.source import resolve_model
-from chrysalis_mlx.run import Run, sha256_json, sha256_tree, write_text
+from chrysalis_mlx.run import Run, sha256_files, sha256_json, write_text
 
 # What `grow --sources` has put into the directory before the run begins.
 GENOME_FILES = ("genome.txt", "genome.json")
@@ -156,7 +156,7 @@ class Workspace:
             RunError: it has changed since the run began.
         """
         path, recorded = self.data or self.genome, next(iter(self.material.values()))
-        found = sha256_tree(path) if self.data else genome_identity(path).sha256
+        found = sha256_files(path) if self.data else genome_identity(path).sha256
         if found != recorded:
             what = "data were" if self.data else "genome was"
             raise RunError(f"the {what} changed after the run began", where=path, fix="begin a new run")
@@ -173,6 +173,8 @@ class Workspace:
 
     def _require_same(self, origin: Origin) -> None:
         record, fix = self.run.record, "use a new run directory"
+        if not any(stage.get("status") == "done" for stage in record["stages"].values()):
+            fix += ", or remove this one, of which no stage has finished"
         where = self.run.directory
         if origin.blueprint is not None:
             named = load_blueprint(find_blueprint(origin.blueprint))
@@ -192,7 +194,7 @@ class Workspace:
             )
         if origin.genome is not None and self.material.get("genome") != genome_identity(origin.genome).sha256:
             raise RunError("this run was begun with another genome", where=where, fix=fix)
-        if origin.data is not None and self.material.get("data") != sha256_tree(origin.data):
+        if origin.data is not None and self.material.get("data") != sha256_files(origin.data):
             raise RunError("this run was begun with other data", where=where, fix=fix)
 
 
@@ -218,7 +220,7 @@ def _material(origin: Origin, directory: Path, blueprint: Blueprint) -> dict[str
             fix="add --genome G or --data PATH, and --model M",
         )
     if origin.data is not None:
-        return {"data": {"path": str(origin.data.absolute()), "sha256": sha256_tree(origin.data)}}
+        return {"data": {"path": str(origin.data.absolute()), "sha256": sha256_files(origin.data)}}
     assert origin.genome is not None
     manifest, folder = directory / "genome.json", (origin.folder or origin.genome.parent).absolute()
     record = {

@@ -88,7 +88,7 @@ class Bench:
             if name == "genome-shuffled":
                 documents = [documents[index] for index in chance.permutation(len(documents))]
             framer = Framer(TEXT, self.model.tokenizer, self.row_length, seed=seed)
-            rows: Iterator[Row] = (row for item in documents for row in framer.frame(item, 1.0))
+            rows: Iterator[Row] = (row for item in documents for row in framer.frame_once(item))
             return self._first(rows), "curriculum" if name == "file-order" else "shuffled"
         blueprint = self.blueprint if name == "blueprint" else replace(self.blueprint, framing=TEXT)
         found = self.corpus(name, blueprint)
@@ -148,7 +148,7 @@ class Bench:
 
     def _batches(self, documents: list[Document], limit: int | None) -> list[Batch]:
         framer = Framer(TEXT, self.model.tokenizer, self.row_length, seed=0)
-        rows = [row for item in documents for row in framer.frame(item, 1.0)]
+        rows = [row for item in documents for row in framer.frame_once(item)]
         packed = PackedRows(segments(rows, self.model.tokenizer), self.row_length, "0" * 64, 0)
         return packed.in_order(self.blueprint.training.batch_size, limit)
 

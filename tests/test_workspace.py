@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 
 from chrysalis_mlx.blueprint.load import load_blueprint, to_dict
+from chrysalis_mlx.blueprint.match import best_blueprint
 from chrysalis_mlx.errors import GenomeError, RunError, UsageError
 from chrysalis_mlx.genome.text.format import genome_identity
-from chrysalis_mlx.run import sha256_json
+from chrysalis_mlx.machine import memory_bytes
+from chrysalis_mlx.models.facts import resolve_facts
+from chrysalis_mlx.run import sha256_file, sha256_json
 from chrysalis_mlx.workspace import Origin, Workspace
+from tests import tiny
 from tests.end_to_end.inputs import write_inputs
 
 
@@ -34,7 +38,11 @@ def test_a_run_holds_its_resolved_blueprint(workspace: Workspace, given: tuple[P
     assert resolved == workspace.blueprint
     assert resolved == dataclasses.replace(asked, model=dataclasses.replace(asked.model, source=str(tiny_model)))
     record = json.loads(workspace.run.path("run.json").read_text())
-    assert record["blueprint"] == {"name": "e2e", "sha256": sha256_json(to_dict(resolved))}
+    assert record["blueprint"] == {
+        "name": "e2e",
+        "reason": "asked for",
+        "sha256": sha256_json(to_dict(resolved)),
+    }
     assert record["model"]["files"] == workspace.model.hashes()
     assert (
         workspace.run.path("blueprint.yaml").read_text().startswith(f"# The blueprint '{given[1]}' with every default")
@@ -117,3 +125,59 @@ def test_the_genome_may_move_but_not_change(workspace: Workspace, given: tuple[P
     given[0].write_text(moved.read_text() + "\n")
     with pytest.raises(RunError, match="the genome was changed after the run began"):
         workspace.require_material()
+
+
+def test_rows_of_ones_own_are_the_material(tmp_path: Path, given: tuple[Path, Path], tiny_model: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"text": "one"}\n')
+    origin = Origin(data=data, model=str(tiny_model), blueprint=str(given[1]))
+    workspace = Workspace.create(tmp_path / "run", origin)
+    assert workspace.data == workspace.require_material() == data
+    assert workspace.material == {"data": sha256_file(data)}
+    assert "genome" not in workspace.run.record
+    assert not workspace.run.path("genome.json").exists()
+    assert Workspace.ensure(workspace.run.directory, origin).material == workspace.material
+    with pytest.raises(RunError, match="this run was begun with another genome"):
+        Workspace.ensure(workspace.run.directory, Origin(genome=given[0]))
+    data.write_text('{"text": "two"}\n')
+    with pytest.raises(RunError, match="this run was begun with other data"):
+        Workspace.ensure(workspace.run.directory, origin)
+    with pytest.raises(RunError, match="the data were changed after the run began"):
+        workspace.require_material()
+
+
+def test_a_directory_of_rows_is_all_its_files(tmp_path: Path, given: tuple[Path, Path], tiny_model: Path) -> None:
+    data = tmp_path / "rows"
+    data.mkdir()
+    for side in ("train", "valid"):
+        (data / f"{side}.jsonl").write_text('{"text": "one"}\n')
+    workspace = Workspace.create(tmp_path / "run", Origin(data=data, model=str(tiny_model), blueprint=str(given[1])))
+    assert workspace.require_material() == data
+    (data / "valid.jsonl").rename(data / "test.jsonl")
+    with pytest.raises(RunError, match="the data were changed after the run began"):
+        workspace.require_material()
+
+
+def test_commits_are_material_only_where_the_mix_wants_them(
+    tmp_path: Path, workspace: Workspace, given: tuple[Path, Path], tiny_model: Path
+) -> None:
+    assert workspace.material.keys() == {"genome"}
+    given[1].write_text(given[1].read_text() + "framing: {mix: {text: 1, history: 1}}\n")
+    origin = Origin(genome=given[0], folder=tmp_path, model=str(tiny_model), blueprint=str(given[1]))
+    wanting = Workspace.create(tmp_path / "wanting", origin)
+    assert wanting.material.keys() == {"genome", "history"}
+    history = wanting.history(lambda repository, path: True)
+    assert history.fingerprint() == wanting.material["history"]
+    assert (list(history), [account.commits for account in history.accounts]) == ([], [0, 0])
+    assert wanting.run.record["genome"]["folder"] == str(tmp_path)
+
+
+def test_without_a_blueprint_the_record_says_why_it_is_this_one(tmp_path: Path, given: tuple[Path, Path]) -> None:
+    model = tiny.tiny_llama(tmp_path / "model", max_position_embeddings=4096)
+    workspace = Workspace.create(tmp_path / "run", Origin(genome=given[0], model=str(model)))
+    match = best_blueprint(resolve_facts(str(model)), memory_bytes())
+    asked = load_blueprint(match.path)
+    assert workspace.blueprint == dataclasses.replace(asked, model=dataclasses.replace(asked.model, source=str(model)))
+    assert workspace.run.record["blueprint"]["reason"] == "; ".join(match.reasons) != ""
+    # Named or not, it is the same blueprint.
+    assert Workspace.ensure(tmp_path / "run", Origin(blueprint=match.name)).blueprint == workspace.blueprint

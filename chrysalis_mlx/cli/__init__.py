@@ -27,10 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "genome": ("chrysalis_mlx.cli.genome:command", "Build a genome from repositories, or show one."),
     "blueprint": (
         "chrysalis_mlx.cli.blueprint:command",
-        "List the shipped blueprints, find one for a model, copy, show or check one.",
+        "List, match, copy, show or check blueprints.",
     ),
     "import": ("chrysalis_mlx.cli.import_:command", "Turn a GGUF file into a Hugging Face model directory."),
-    "corpus": ("chrysalis_mlx.cli.corpus:command", "Make the training texts of a run, or look at them token by token."),
+    "corpus": ("chrysalis_mlx.cli.corpus:command", "Make the training texts of a run, or look at them."),
     "train": ("chrysalis_mlx.cli.train:command", "Train the adapter on the corpus."),
     "eval": ("chrysalis_mlx.cli.eval:command", "Measure the base and the tuned model on the test texts."),
     "fuse": ("chrysalis_mlx.cli.fuse:command", "Merge the adapter and write GGUF files, verified in llama.cpp."),

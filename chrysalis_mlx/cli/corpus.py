@@ -25,7 +25,8 @@ class _BuildUnlessNamed(click.Group):
         return super().resolve_command(ctx, args if args[0] in self.commands else ["build", *args])
 
 
-@click.group(name="corpus", cls=_BuildUnlessNamed)
+# An option that is not the group's own is one of `build`, so that it may stand before RUN as with every other stage.
+@click.group(name="corpus", cls=_BuildUnlessNamed, context_settings={"ignore_unknown_options": True})
 def command() -> None:
     """Make the training texts of a run, or look at them. `corpus RUN` makes them."""
 
@@ -58,8 +59,8 @@ def build(run: Path, origin: Origin, as_json: bool) -> None:
 @run_argument
 @click.option("--rows", default=3, show_default=True, type=click.IntRange(min=0), help="How many rows to draw.")
 @click.option("--side", default="train", show_default=True, type=click.Choice(["train", "valid", "test"]))
-@click.option("--seed", default=0, show_default=True, help="Which rows these are.")
-@click.option("--framing", help="Only rows framed this way: text, completion, chat, fim, history.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Which rows these are.")
+@click.option("--framing", help="Only rows framed this way, such as chat, or of this form of your own data.")
 @click.option("--path", help="Only rows whose REPOSITORY/PATH matches this glob.")
 @click.option("--files", is_flag=True, help="Tell for every file whether it is in, by which rule, with its score.")
 @json_option

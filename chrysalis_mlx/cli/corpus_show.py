@@ -10,6 +10,7 @@ from rich.text import Text
 from chrysalis_mlx.batches.rows import Row
 from chrysalis_mlx.cli.corpus_view import Token, View, framing_of, histogram, matches, origin_of, quantiles
 from chrysalis_mlx.cli.output import out, printable, say, table
+from chrysalis_mlx.corpus.data.report import told
 
 _BAR = 32  # columns of the longest bar
 _VISIBLE = str.maketrans({" ": "·", "\t": "→", "\n": "↵"})
@@ -115,6 +116,9 @@ def _shown(token: Token) -> str:
 
 def _show_account(expression: Mapping[str, Any]) -> None:
     report = expression.get("report", {})
+    if "data" in expression:
+        say(*told(expression["data"]))
+    origin, what = ("file", "rows") if "data" in expression else ("repository", "files")
     repositories = sorted(report.get("repositories", {}).items(), key=lambda item: (-item[1]["tokens"], item[0]))
     total = sum(counts["tokens"] for _, counts in repositories)
     if repositories:
@@ -122,13 +126,13 @@ def _show_account(expression: Mapping[str, Any]) -> None:
             (name, counts["files"], counts["expressed"], counts["tokens"], _share(counts["tokens"], total))
             for name, counts in repositories
         ]
-        out().print(table("repository", ">files", ">expressed", ">tokens", ">share", rows=lines))
+        out().print(table(origin, f">{what}", ">expressed", ">tokens", ">share", rows=lines))
     rules = [
         (rule, count, "" if low is None else f"{low:.3g} to {high:.3g}")
         for rule, count, low, high in _rules(expression)
     ]
     if rules:
-        out().print(table("left out by", ">files", ">score", rows=rules))
+        out().print(table("left out by", f">{what}", ">score", rows=rules))
     framings = [
         (name, counts["rows"], counts["tokens"], _share(counts["supervised"], counts["tokens"]))
         for name, counts in report.get("framings", {}).items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from chrysalis_mlx.cli.output import out, table
+from chrysalis_mlx.cli.output import out, say, table
 from chrysalis_mlx.run import Run
 
 
@@ -17,7 +17,13 @@ def show_stage(name: str, run: Run, record: dict[str, Any]) -> None:
 
 
 def _corpus(run: Run, report: dict[str, Any]) -> None:
+    from chrysalis_mlx.corpus.data.report import told
+    from chrysalis_mlx.corpus.write import read_account
+
     what = "rows" if "data" in run.record else "files"
+    blueprint = run.record["blueprint"]
+    if blueprint["reason"] != "asked for":
+        say(f"the blueprint is {blueprint['name']}: {blueprint['reason']}")
     out().print(f"{report['expressed']:,} of {report['considered']:,} {what} are expressed; see corpus/expression.json")
     if report["left_out"]:
         out().print(table("left out by", f">{what}", rows=report["left_out"].items()))
@@ -28,10 +34,12 @@ def _corpus(run: Run, report: dict[str, Any]) -> None:
     out().print(table("side", ">documents", ">rows", ">tokens", ">learned", rows=sides))
     shares = {side: found["share"] for side, found in report["contamination"].items()}
     ngram = report["contamination"]["test"]["ngram"]
-    out().print(
+    say(
         f"{report['cut']:,} texts were cut into several rows; share {ngram} words in a row with what is trained on: "
         + ", ".join(f"{share:.1%} of {side}" for side, share in shares.items())
     )
+    if "data" in run.record:
+        say(*told(read_account(run.path("corpus", "expression.json"))["data"]))
 
 
 def _train(run: Run, report: dict[str, Any]) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from chrysalis_mlx.batches.rows import Row
 from chrysalis_mlx.blueprint.schema import Blueprint, ExpressionSection, GatesSection
 from chrysalis_mlx.corpus.contamination import NgramIndex, shares_ngram
 from chrysalis_mlx.corpus.data.convert import divide, missing_sides, read_data
 from chrysalis_mlx.corpus.data.fit import fit_rows
+from chrysalis_mlx.corpus.data.report import count_reasons
 from chrysalis_mlx.corpus.document import Document, Selected, Verdict
+from chrysalis_mlx.corpus.frame.chunks import NoRoomError
 from chrysalis_mlx.corpus.frame.framer import Framer
 from chrysalis_mlx.corpus.frame.history import commit_rows, occurrences
 from chrysalis_mlx.corpus.select.patterns import is_backup, weight_of
@@ -21,10 +24,11 @@ from chrysalis_mlx.corpus.select.select import Selection, select
 from chrysalis_mlx.corpus.split import SIDES, split_documents
 from chrysalis_mlx.corpus.write import Corpus
 from chrysalis_mlx.errors import CorpusError
-from chrysalis_mlx.genome.history import History
+from chrysalis_mlx.genome.history import Commit, History
 from chrysalis_mlx.genome.text.format import read_genome
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from chrysalis_mlx.progress import Progress, silent
+from chrysalis_mlx.run import sha256_json
 
 OPEN_GATES = GatesSection(
     min_zlib_ratio=None,
@@ -56,12 +60,14 @@ def corpus_of_genome(
 
     Raises:
         GenomeError: the genome, or a clone, cannot be read.
-        CorpusError: too few documents are left after expression, or a row has no room for them.
+        CorpusError: the model cannot learn what the mix frames, or too few documents are left after expression and
+            have room in a row beside their header.
     """
     section = blueprint.expression
+    framer = Framer(blueprint.framing, tokenizer, blueprint.training.row_length, blueprint.training.seed)
+    framer.require_a_way()
     files = read_genome(genome)
     documents = [Document.of(file, backup=is_backup(file.repository, section.copies)) for file in files]
-    framer = Framer(blueprint.framing, tokenizer, blueprint.training.row_length, blueprint.training.seed)
     selection = select(documents, section, _counter(tokenizer), progress=progress)
     selection = _framed_at_all(selection, framer)
     if not selection.selected:
@@ -71,16 +77,37 @@ def corpus_of_genome(
             fix="loosen the blueprint's expression (include, exclude, gates, copies) or its framing.mix",
         )
     sides = split_documents(selection.selected, blueprint.split)
-    corpus = Corpus(len(documents), blueprint.split.ngram, files=_files(selection, sides))
+    considered = Counter(document.repository for document in documents)
+    entries = _entries(selection, sides)
+    corpus = Corpus(considered, blueprint.split.ngram, files=list(entries.values()))
+    passes: list[list[Row]] = []
+    refused: NoRoomError | None = None
     with progress("framing", len(sides), unit="document") as bar:
         for item, side in zip(selection.selected, sides, strict=True):
-            document = item.document
-            corpus.texts[side].append(document.text)
-            corpus.rows[side] += framer.frame(document, item.weight) if side == "train" else framer.frame_once(document)
+            try:
+                if side == "train":
+                    _append(passes, framer.frame(item.document, item.weight))
+                else:
+                    corpus.rows[side] += framer.frame_once(item.document)
+                corpus.documents[side].append(item.document)
+            except NoRoomError as error:
+                refused = error
+                entries[id(item.document)] |= {"expressed": False, "rule": "no room", "side": None}
             bar.update()
+    if refused and not all(corpus.documents.values()):
+        raise refused
     if history is not None:
-        _add_history(corpus, history, blueprint, tokenizer)
+        _add_history(passes, corpus, history, blueprint, tokenizer)
+    corpus.rows["train"] = [row for rows in passes for row in rows]
     return corpus
+
+
+def _append(passes: list[list[Row]], times: Sequence[list[Row]]) -> None:
+    """Add what is seen several times in an epoch to as many passes, so that it does not stand beside itself."""
+    for number, rows in enumerate(times):
+        if number == len(passes):
+            passes.append([])
+        passes[number] += rows
 
 
 def corpus_of_data(path: Path, blueprint: Blueprint, tokenizer: Tokenizer, *, progress: Progress = silent) -> Corpus:
@@ -92,7 +119,7 @@ def corpus_of_data(path: Path, blueprint: Blueprint, tokenizer: Tokenizer, *, pr
     """
     section, split = blueprint.data, blueprint.split
     data = read_data(path, section, chat=tokenizer.chat is not None)
-    corpus = Corpus(sum(file.rows for file in data.report.files), split.ngram)
+    corpus = Corpus({file.name: file.rows for file in data.report.files}, split.ngram)
     selected: list[Selected] = []
     if section.gates or section.copies or missing_sides(data, section):
         selection = select(data.documents(), _expression_of_data(blueprint), _uncounted, progress=progress)
@@ -106,14 +133,16 @@ def corpus_of_data(path: Path, blueprint: Blueprint, tokenizer: Tokenizer, *, pr
                 fix="set data.gates or data.copies to false, or loosen expression.gates",
             )
     sides = divide(data, section, split, lambda: selected)
-    for document, side in zip(data.documents(), sides, strict=True):
-        corpus.texts[side].append(document.text)
+    whole = list(zip(data.rows, data.documents(), sides, strict=True))
     for side in SIDES:
-        rows = [row for row, of in zip(data.rows, sides, strict=True) if of == side]
+        rows = [row for row, _, of in whole if of == side]
         fitted = fit_rows(rows, tokenizer, blueprint.training.row_length, progress=progress)
         corpus.rows[side] = fitted.rows
+        gone = {f"{remark.file}/{remark.number}" for remark in fitted.left_out}
+        corpus.documents[side] = [document for _, document, of in whole if of == side and document.name not in gone]
         data.report.left_out += fitted.left_out
         data.report.changed += fitted.cut
+    corpus.left_out = count_reasons(data.report.left_out)
     corpus.account["data"] = data.report.plain()
     return corpus
 
@@ -141,39 +170,63 @@ def _expression_of_data(blueprint: Blueprint) -> ExpressionSection:
     )
 
 
-def _add_history(corpus: Corpus, history: History, blueprint: Blueprint, tokenizer: Tokenizer) -> None:
-    """Add the rows of commits, without changes of files that a gate has closed on, and tell what became of them."""
-    training, weight = blueprint.training, blueprint.framing.mix.history
-    protected = NgramIndex.of(corpus.texts["valid"] + corpus.texts["test"], corpus.ngram)
-    closed = {(file["repository"], file["path"]) for file in corpus.files if file["rule"].startswith("gate: ")}
-    dropped: Counter[str] = Counter()
+def _add_history(
+    passes: list[list[Row]], corpus: Corpus, history: History, blueprint: Blueprint, tokenizer: Tokenizer
+) -> None:
+    """Add the rows of commits, and tell what became of the others."""
+    training, mix = blueprint.training, blueprint.framing.mix
+    left_out: Counter[str] = Counter()
     with closing(iter(history)) as commits:
-        for commit in commits:
-            files = tuple(file for file in commit.files if (commit.repository, file.path) not in closed)
-            commit = replace(commit, files=files)
-            if not files:
-                dropped["changes only what a gate has closed on"] += 1
-            elif next(shares_ngram([commit.text], protected)):
-                dropped[f"shares {corpus.ngram} words in a row with what is kept back"] += 1
-            else:
-                times = occurrences(weight * weight_of(commit.repository, blueprint.expression), training.seed, commit)
-                rows = commit_rows(commit, tokenizer, training.row_length) if times else []
-                dropped["does not fit into rows" if times else "not due in an epoch"] += not rows
-                corpus.rows["train"] += rows * times
+        for commit in _fit_to_train(commits, corpus, blueprint, left_out):
+            weight = mix.history * weight_of(commit.repository, blueprint.expression)
+            times = occurrences(weight, training.seed, commit)
+            rows = commit_rows(commit, tokenizer, training.row_length) if times else []
+            left_out["does not fit into rows" if times else "not due in an epoch"] += not rows
+            _append(passes, [rows] * times)
     accounts = [asdict(account) for account in history.accounts]
-    corpus.account["history"] = {"repositories": accounts, "left_out": dict(+dropped)}
+    corpus.account["history"] = {"repositories": accounts, "left_out": dict(+left_out)}
 
 
-def _files(selection: Selection, sides: Sequence[str]) -> list[dict[str, Any]]:
-    """What became of every file, in genome order."""
+def _fit_to_train(
+    commits: Iterable[Commit], corpus: Corpus, blueprint: Blueprint, left_out: Counter[str]
+) -> Iterator[Commit]:
+    """Commits without changes of files that are kept back or that a gate has closed on; those that say something new.
+
+    What is kept back is kept back in its older versions, too.
+    """
+    copies = blueprint.expression.copies
+    kept_back = [document for side in ("valid", "test") for document in corpus.documents[side]]
+    protected = NgramIndex.of((document.text for document in kept_back), corpus.ngram)
+    closed = {(document.repository, document.path) for document in kept_back}
+    closed |= {(file["repository"], file["path"]) for file in corpus.files if file["rule"].startswith("gate: ")}
+    seen: set[str] = set()
+    for commit in commits:
+        of = commit.repository
+        files = tuple(file for file in commit.files if not closed & {(of, file.path), (of, file.old_path or file.path)})
+        commit = replace(commit, files=files)
+        if copies.backups != "keep" and is_backup(of, copies):
+            left_out["of a backup repository"] += 1
+        elif not files:
+            left_out["changes only what is kept back or closed on"] += 1
+        elif any(shares_ngram([commit.text, commit.diff], protected)):
+            left_out[f"shares {corpus.ngram} words in a row with what is kept back"] += 1
+        elif (digest := sha256_json(commit.diff)) in seen:
+            left_out["the same change as another commit's"] += 1
+        else:
+            seen.add(digest)
+            yield commit
+
+
+def _entries(selection: Selection, sides: Sequence[str]) -> dict[int, dict[str, Any]]:
+    """What became of every file, in genome order, by the id of its document."""
     chosen = {id(item.document): (item, side) for item, side in zip(selection.selected, sides, strict=True)}
-    entries = []
+    entries = {}
     for verdict in selection.verdicts:
         entry = _entry(verdict)
         if verdict.expressed:
             item, side = chosen[id(verdict.document)]
             entry |= {"side": side, "family": item.family, "weight": item.weight, "tokens": item.tokens}
-        entries.append(entry)
+        entries[id(verdict.document)] = entry
     return entries
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,7 +16,7 @@ class Document:
     Attributes:
         repository: where it comes from; the file's name for own data.
         path: its path there; the row's number for own data.
-        text: without a byte order mark, and with LF as line ends.
+        text: without a byte order mark, and with LF where there was CRLF.
         backup: its repository holds older copies of others.
     """
 
@@ -37,7 +36,7 @@ class Document:
     @cached_property
     def digest(self) -> str:
         """sha256 of the text without what a copy may differ in: white space at line ends and around the whole."""
-        normalized = re.sub(r"[ \t]+\n", "\n", self.text).strip()
+        normalized = "\n".join(line.rstrip(" \t") for line in self.text.split("\n")).strip()
         return hashlib.sha256(normalized.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -46,9 +46,10 @@ class _Family:
 def split_documents(selected: Sequence[Selected], section: SplitSection) -> list[str]:
     """The side of every document.
 
-    Test takes families until its share of the documents is reached, then valid does. Separable families come first,
-    spread over the repositories as these have them; only when there are none left, short ones and then those that share
-    the fewest n-grams. The order of the documents plays no part.
+    Test takes separable families until its share of the documents is reached, then valid does, spread over the
+    repositories as these have them; where there are too few for both, each gets its part of them. Only a side that
+    would be empty takes a short one, or the one that shares the fewest n-grams. The order of the documents plays no
+    part.
 
     Raises:
         CorpusError: fewer than three families.
@@ -68,8 +69,11 @@ def split_documents(selected: Sequence[Selected], section: SplitSection) -> list
         if largest in tier:
             tier.remove(largest)
     sides = ["train"] * len(selected)
-    for side, share, leave in (("test", section.test, 1), ("valid", section.valid, 0)):
-        for family in _take(separable, others, max(1, round(share * len(selected))), leave):
+    wanted = {"test": section.test * len(selected), "valid": section.valid * len(selected)}
+    there_are = sum(len(family.members) for family in separable)
+    scale = min(1.0, there_are / max(sum(wanted.values()), 1)) if there_are else 1.0
+    for side, leave in (("test", 1), ("valid", 0)):
+        for family in _take(separable, others, max(1, round(scale * wanted[side])), leave):
             for member in family.members:
                 sides[member] = side
     return sides
@@ -82,9 +86,9 @@ def _take(separable: list[_Family], others: list[_Family], target: int, leave: i
     """
     taken: list[_Family] = []
     for tier in (separable, others):
-        held = sum(len(family.members) for family in taken)
-        if tier is others and separable:
-            break  # What is still missing is less than a family: better a smaller side than one that was trained on.
+        if taken:
+            break  # Better a smaller side than one that was trained on.
+        held = 0
         for family in list(tier):
             if held + len(family.members) <= target and len(separable) + len(others) > leave:
                 tier.remove(family)
@@ -116,16 +120,22 @@ def _families(selected: Sequence[Selected], section: SplitSection) -> list[_Fami
     grams = list(ngram_hashes((f"{one.document.name}\n{one.document.text}" for one in selected), section.ngram))
     of_family = [union(grams[place] for place in places) for places in members.values()]
     shared = _in_several(of_family)
+    leasts = [min(places, key=lambda place: _identity(selected[place])) for places in members.values()]
     return [
         _Family(
             members=tuple(places),
-            repository=selected[places[0]].document.repository,
-            rank=_rank(section.seed, min(selected[place].document.digest for place in places)),
+            repository=selected[least].document.repository,
+            rank=_rank(section.seed, selected[least].document.digest),
             shared=float(contained(hashes, shared).mean()) if len(hashes) else 0.0,
             short=all(len(words(selected[place].document.text)) < section.ngram for place in places),
         )
-        for places, hashes in zip(members.values(), of_family, strict=True)
+        for places, least, hashes in zip(members.values(), leasts, of_family, strict=True)
     ]
+
+
+def _identity(one: Selected) -> tuple[str, str]:
+    """What tells documents of one family apart, wherever they stand."""
+    return one.document.digest, one.document.name
 
 
 def _in_several(sets: Sequence[Hashes]) -> Hashes:

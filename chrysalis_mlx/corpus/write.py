@@ -2,7 +2,7 @@
 
 train.jsonl, valid.jsonl, test.jsonl    rows of batches/rows.py, in curriculum order
 text/, completion/, messages/           the same rows by form, where there are several: mlx-lm reads one form from
-                                        one directory
+                                        one directory, and no file without rows
 expression.json                         the report, and what became of every file
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from chrysalis_mlx.batches.rows import Row, form_of, write_rows
 from chrysalis_mlx.batches.tokens import segments
 from chrysalis_mlx.corpus.contamination import contamination
+from chrysalis_mlx.corpus.document import Document
 from chrysalis_mlx.corpus.split import SIDES
 from chrysalis_mlx.errors import CorpusError
 from chrysalis_mlx.models.tokenizer import Tokenizer
@@ -32,19 +33,21 @@ class Corpus:
     """A corpus before it is written.
 
     Attributes:
-        considered: how many files, or rows of one's own, there were.
-        rows: of each side, in curriculum order.
-        texts: the whole documents of each side, without framing.
-        files: what became of each: repository, path, expressed, rule, score and more.
+        considered: how many files each repository has, or rows each file of one's own.
         ngram: words in a row that no text kept back may share with one that is trained on.
+        rows: of each side, in curriculum order.
+        documents: that the rows of each side are made of.
+        files: what became of each: repository, path, expressed, rule, score and more.
+        left_out: how many rows of one's own could not be used, by reason.
         account: what else is to be told: history, data.
     """
 
-    considered: int
+    considered: Mapping[str, int]
     ngram: int
     rows: dict[str, list[Row]] = field(default_factory=lambda: {side: [] for side in SIDES})
-    texts: dict[str, list[str]] = field(default_factory=lambda: {side: [] for side in SIDES})
+    documents: dict[str, list[Document]] = field(default_factory=lambda: {side: [] for side in SIDES})
     files: list[dict[str, Any]] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
     account: dict[str, Any] = field(default_factory=dict)
 
 
@@ -70,7 +73,8 @@ def write_corpus(
     for side, rows in corpus.rows.items():
         write_rows(directory / f"{side}.jsonl", rows)
         for form in forms if len(forms) > 1 else ():
-            write_rows(directory / form / f"{side}.jsonl", (row for row in rows if form_of(row) == form))
+            if of_form := [row for row in rows if form_of(row) == form]:
+                write_rows(directory / form / f"{side}.jsonl", of_form)
     report = _report(corpus, tokenizer, progress)
     _write_account(directory / "expression.json", {"report": report, **corpus.account}, corpus.files)
     return report
@@ -84,12 +88,14 @@ def read_account(path: Path) -> dict[str, Any]:
 
 def _report(corpus: Corpus, tokenizer: Tokenizer, progress: Progress) -> dict[str, Any]:
     sizes = _sizes(corpus, tokenizer, progress)
-    left_out = Counter(_rule_kind(file["rule"]) for file in corpus.files if not file["expressed"])
+    left_out = Counter(corpus.left_out)
+    left_out.update(_rule_kind(file["rule"]) for file in corpus.files if not file["expressed"])
+    documents = {side: len(expressed) for side, expressed in corpus.documents.items()}
     return {
-        "considered": corpus.considered,
-        "expressed": sum(len(texts) for texts in corpus.texts.values()),
+        "considered": sum(corpus.considered.values()),
+        "expressed": sum(documents.values()),
         "left_out": dict(left_out.most_common()),
-        "documents": {side: len(texts) for side, texts in corpus.texts.items()},
+        "documents": documents,
         "rows": {side: len(rows) for side, rows in corpus.rows.items()},
         "tokens": {side: sum(tokens for tokens, _ in sizes[side]) for side in SIDES},
         "supervised": {side: sum(learned for _, learned in sizes[side]) for side in SIDES},
@@ -124,22 +130,18 @@ def _by_framing(rows: Sequence[Row], sizes: Sequence[tuple[int, int]]) -> dict[s
 
 def _by_repository(corpus: Corpus, sizes: dict[str, list[tuple[int, int]]]) -> dict[str, dict[str, int]]:
     """Files and tokens of each repository, the tokens as they are trained on, validated and tested."""
-    found: dict[str, dict[str, int]] = {}
-
-    def of(repository: str) -> dict[str, int]:
-        return found.setdefault(repository, {"files": 0, "expressed": 0, "tokens": 0})
-
-    for file in corpus.files:
-        of(file["repository"])["files"] += 1
-        of(file["repository"])["expressed"] += file["expressed"]
+    found = {name: {"files": files, "expressed": 0, "tokens": 0} for name, files in corpus.considered.items()}
     for side, rows in corpus.rows.items():
+        for document in corpus.documents[side]:
+            found[document.repository]["expressed"] += 1
         for row, (tokens, _) in zip(rows, sizes[side], strict=True):
-            of(row["repository"])["tokens"] += tokens
+            found[row["repository"]]["tokens"] += tokens
     return found
 
 
 def _contamination(corpus: Corpus, side: str) -> dict[str, Any]:
-    found = contamination(corpus.texts["train"], corpus.texts[side], corpus.ngram)
+    trained_on, kept_back = ([document.text for document in corpus.documents[name]] for name in ("train", side))
+    found = contamination(trained_on, kept_back, corpus.ngram)
     return {
         "ngram": corpus.ngram,
         "documents": found.documents,
@@ -150,7 +152,7 @@ def _contamination(corpus: Corpus, side: str) -> dict[str, Any]:
 
 def _rule_kind(rule: str) -> str:
     """A rule without the file that it names, so that it can be counted."""
-    return rule.split(" of ")[0] if " copy of " in f" {rule}" else rule
+    return next((kind for kind in ("copy", "near copy") if rule.startswith(f"{kind} of ")), rule)
 
 
 def _write_account(path: Path, head: dict[str, Any], files: Iterable[dict[str, Any]]) -> None:

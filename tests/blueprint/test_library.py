@@ -129,3 +129,16 @@ def test_a_copy_overwrites_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "own.yaml").read_text() == "mine"
     with pytest.raises(BlueprintError, match="cannot be written"):
         copy_blueprint("tiny", tmp_path / "no" / "own.yaml")
+
+
+def test_the_blueprint_in_the_readme_is_valid(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    [shown] = [block for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if block.startswith("version:")]
+    (tmp_path / "shown.yaml").write_text(shown, encoding="utf-8")
+    blueprint = load_blueprint(tmp_path / "shown.yaml")
+    assert (blueprint.name, blueprint.framing.mix.chat, blueprint.order.kind) == ("my-notes", 0.25, "annealed")
+
+
+def test_every_shipped_blueprint_is_in_the_readme() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert [name for name in library() if f"`{name}`" not in readme] == []

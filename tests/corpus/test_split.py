@@ -92,9 +92,19 @@ def test_short_documents_are_kept_back_only_for_want_of_others() -> None:
     texts = [f"note {n}" for n in range(30)] + [prose(n, 30) for n in range(10)]
     sides = split_documents(selected(texts), SplitSection(valid=0.1, test=0.1))
     assert set(sides[:30]) == {"train"}
-    sides = split_documents(selected(texts), SplitSection(valid=0.2, test=0.2))
-    assert Counter(sides) == {"train": 24, "valid": 8, "test": 8}
+    assert set(split_documents(selected(texts[:9]), SplitSection(valid=0.1, test=0.1))) == {"train", "valid", "test"}
+
+
+def test_too_few_separable_documents_are_shared_out() -> None:
+    texts = [f"note {n}" for n in range(30)] + [prose(n, 30) for n in range(10)]
+    sides = split_documents(selected(texts), SplitSection(valid=0.1, test=0.3))
+    assert set(sides[:30]) == {"train"}
     assert Counter(sides[30:]) == {"valid": 2, "test": 8}
+
+
+def test_the_order_plays_no_part_where_families_span_repositories() -> None:
+    one = [Selected(Document(f"r{n % 5}", f"{n}.md", prose(n, 40)), n // 2, 1.0, 40) for n in range(60)]
+    assert split_documents(one[::-1], SplitSection()) == split_documents(one, SplitSection())[::-1]
 
 
 def test_paths_that_headers_repeat_count() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from chrysalis_mlx.cli import main
 from chrysalis_mlx.genome.text.format import GenomeFile, write_genome
-from tests import tiny
+from tests.corpus.genomes import prose
 
 BLUEPRINT = """\
 name: e2e
@@ -34,9 +34,7 @@ export: {quantize: [F16, Q4_K_M], verify_lines: 20, verify_positions: 4}
 def write_inputs(directory: Path) -> tuple[Path, Path]:
     """genome.txt (twelve documents, a copy and a log) and blueprint.yaml."""
     directory.mkdir(parents=True, exist_ok=True)
-    documents = [
-        GenomeFile("docs", f"{n}.md", "".join(f"{n} {line}\n" for line in tiny.TEXT.splitlines())) for n in range(12)
-    ]
+    documents = [GenomeFile("docs", f"{n}.md", prose(n, 160)) for n in range(12)]
     copy, log = GenomeFile("docs", "copy.md", documents[3].text), GenomeFile("logs", "a.log", "noise\n" * 99)
     write_genome([*documents, copy, log], directory / "genome.txt")
     (directory / "blueprint.yaml").write_text(BLUEPRINT)

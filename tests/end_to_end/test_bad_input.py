@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ def fail(capfd: pytest.CaptureFixture[str]) -> Fail:
         assert (found, out) == (status, "")
         assert "Traceback" not in err
         if status == 1:
-            assert err.startswith("error: ")
+            assert re.search("^error: ", err, re.MULTILINE)  # after the progress of what went well
             assert "  where: " in err
             assert "  to do: " in err
         return err
@@ -295,13 +296,18 @@ def test_a_directory_that_is_no_run(tmp_path: Path, fail: Fail, command: str) ->
     assert "chrysalis-mlx grow RUN --genome G --model M --blueprint B" in error
 
 
-def test_a_new_run_needs_genome_blueprint_and_model(inputs: Path, tmp_path: Path, fail: Fail) -> None:
+def test_a_new_run_needs_genome_or_data_and_a_model(inputs: Path, tiny_model: Path, tmp_path: Path, fail: Fail) -> None:
     error = fail("grow", tmp_path / "run", status=2)
-    assert "a new run needs a genome and a blueprint" in error
-    options = origin(inputs, Path())
-    error = fail("grow", tmp_path / "run", options[0], options[2], status=2)
+    assert "a new run needs a model or a blueprint that names one" in error
+    assert "add --model M, --blueprint B, or both" in error
+    genome, model, blueprint = origin(inputs, tiny_model)
+    error = fail("grow", tmp_path / "run", genome, blueprint, status=2)
     assert "no model is named" in error
     assert "add --model" in error
+    for options in ((model, blueprint), (model, blueprint, genome, f"--data={inputs}")):
+        error = fail("grow", tmp_path / "run", *options, status=2)
+        assert "a new run is made from a genome or from data of your own, one of them" in error
+        assert "add --genome G or --data PATH" in error
     assert not (tmp_path / "run").exists()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chrysalis_mlx.genome.text.format import genome_identity
-from tests import tiny
+from tests.corpus.genomes import prose
 from tests.end_to_end.inputs import BLUEPRINT, call, report
 from tests.genome.repositories import make_repository, put
 
@@ -16,9 +16,7 @@ from tests.genome.repositories import make_repository, put
 @pytest.fixture
 def begun(tmp_path: Path, tiny_model: Path) -> list[str]:
     """The command, on a remote with twelve documents and a plain directory with a log."""
-    files: dict[str, str | bytes] = {
-        f"{n}.md": "".join(f"{n} {line}\n" for line in tiny.TEXT.splitlines()) for n in range(12)
-    }
+    files: dict[str, str | bytes] = {f"{n}.md": prose(n, 160) for n in range(12)}
     make_repository(tmp_path / "origin" / "docs", files)
     put(tmp_path, "work/logs/a.txt", "noise\n" * 99)
     put(tmp_path, "work/genome.yaml", f"sources: ['file://{tmp_path}/origin/docs', logs]\nlast: [logs]\n")
@@ -40,7 +38,11 @@ def test_grow_from_sources(begun: list[str], tmp_path: Path, capfd: pytest.Captu
     assert [item["name"] for item in manifest["repositories"]] == ["docs", "logs"]
     assert manifest["repositories"][0]["commit"] == lock["repositories"][0]["commit"]
     record = json.loads((run / "run.json").read_text())["genome"]
-    assert record == {"path": str(run / "genome.txt"), "sha256": genome_identity(run / "genome.txt").sha256}
+    assert record == {
+        "path": str(run / "genome.txt"),
+        "folder": str(work),
+        "sha256": genome_identity(run / "genome.txt").sha256,
+    }
     assert manifest["genome"]["sha256"] == record["sha256"]
 
     # Again: everything was done before. A new commit at the remote changes nothing until it is locked.
@@ -70,4 +72,4 @@ def test_sources_and_genome_exclude_each_other(
 ) -> None:
     status, _, err = call(capfd, *begun, "--genome", inputs / "genome.txt")
     assert status == 2
-    assert "use one of them" in err
+    assert "--sources builds the genome; use it without --genome and --data" in err

@@ -29,7 +29,10 @@ ROLES = {
 
 _CALLS = {"function_call", "tool_call"}
 # What models/chat.py and chat templates read of a turn beside its role and content.
-_KEPT = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking", "reasoning", "train", "weight")
+_KEPT = ("tool_call_id", "name", "reasoning_content", "thinking", "reasoning")
+# Whether a turn is learned, by models/chat.py; CSV and some data sets write these as text.
+_SWITCHES = ("train", "weight")
+_SWITCHED = {"true": 1, "1": 1, "false": 0, "0": 0}
 
 JOINED = "turns of one speaker in a row were joined"
 CUT_BEFORE = "turns before the user's first were cut off"
@@ -135,23 +138,54 @@ def _message(turn: Any, number: int, role: str, content: str) -> Message:
     if name not in ROLES:
         raise BadRowError("a turn has no known role", f"the {role} of {what} is {shown(turn.get(role))}")
     value = turn.get(content)
+    if value is None:
+        value = turn.get("text")
     if name in _CALLS:
-        return {"role": "assistant", "content": "", "tool_calls": _calls(value, what)}
-    message = {"role": ROLES[name], "content": "" if value is None else text_of(value, what)}
+        return {"role": "assistant", "content": "", "tool_calls": _calls(value, what)} | _switches(turn, what)
+    message: Message = {"role": ROLES[name], "content": "" if value is None else text_of(value, what)}
+    called = next((key for key in ("tool_calls", "function_call") if turn.get(key)), None)
+    if called and (calls := _calls(turn[called], f"{called} of {what}")):
+        message["tool_calls"] = calls
     for key in _KEPT:
         if turn.get(key) is not None:
-            kept = parsed(turn[key], f"{key} of {what}") if key == "tool_calls" else turn[key]
-            message[key] = plain(kept, f"{key} of {what}")
-    return message
+            message[key] = plain(turn[key], f"{key} of {what}")
+    return message | _switches(turn, what)
+
+
+def _switches(turn: Message, what: str) -> Message:
+    switches: Message = {}
+    for key in _SWITCHES:
+        value = turn.get(key)
+        if value is not None:
+            on = _SWITCHED.get(str(value).strip().lower())
+            if on is None:
+                raise BadRowError(
+                    "whether a turn is learned is neither true nor false", f"{key} of {what}: {shown(value)}"
+                )
+            switches[key] = bool(on) if key == "train" else on
+    return switches
 
 
 def _calls(value: Any, what: str) -> list[Message]:
-    """ShareGPT's calls, {"name", "arguments"} or a list of such, as templates take them."""
-    calls = parsed(value, what)
+    """The calls of a turn as templates take them: OpenAI's, or ShareGPT's {"name", "arguments"}, one or a list."""
+    calls = plain(parsed(value, what), what)
     calls = calls if isinstance(calls, list) else [calls]
-    if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
-        raise BadRowError("a call names no function", f"{what} is {shown(value)}")
-    return [{"type": "function", "function": plain(call, what)} for call in calls]
+    found = []
+    for call in calls:
+        function = call.get("function", call) if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise BadRowError("a call names no function", f"{what} is {shown(value)}")
+        wrapped = call if "function" in call else {"type": "function"}
+        found.append(wrapped | {"function": function | {"arguments": _arguments(function.get("arguments"), what)}})
+    return found
+
+
+def _arguments(value: Any, what: str) -> Message:
+    """An object: templates write it as JSON, and would quote a text that is JSON already."""
+    arguments = parsed(value, f"the arguments in {what}") if value not in (None, "") else {}
+    if not isinstance(arguments, dict):
+        raise BadRowError("the arguments of a call are not an object", f"{what} has {shown(value)}")
+    return arguments
 
 
 def _answers(message: Message) -> bool:

@@ -12,7 +12,7 @@ from chrysalis_mlx.blueprint.schema import DataSection, SplitSection
 from chrysalis_mlx.corpus.data.conversation import BadRowError
 from chrysalis_mlx.corpus.data.files import DataFile, find_files
 from chrysalis_mlx.corpus.data.formats import read_records
-from chrysalis_mlx.corpus.data.forms import FormName, convert, tell_form, why_no_form
+from chrysalis_mlx.corpus.data.forms import FormName, convert, known_keys, tell_form, why_no_form
 from chrysalis_mlx.corpus.data.report import DataReport, FileReport, Remark, listed, writable
 from chrysalis_mlx.corpus.document import Document, Selected
 from chrysalis_mlx.corpus.split import SIDES, split_documents
@@ -131,16 +131,17 @@ def _read(file: DataFile, form: FormName | None, chat: bool, data: DataSet) -> N
         try:
             if record.value is None:
                 raise BadRowError(record.reason, record.detail)
-            report.form = form = form or tell_form(record.value)
+            row = known_keys(record.value)
+            report.form = form = form or tell_form(row)
             if form is None:
-                raise why_no_form(record.value)
-            converted = convert(record.value, form, chat=chat)
+                raise why_no_form(row)
+            converted = convert(row, form, chat=chat)
         except BadRowError as error:
             data.report.left_out.append(Remark(file.name, record.number, error.reason, writable(error.detail)))
             continue
         report.kept += 1
         data.report.unused.update(
-            writable(key) for key, value in record.value.items() if key not in converted.used and value not in _NOTHING
+            writable(key) for key, value in row.items() if key not in converted.used and value not in _NOTHING
         )
         data.report.changed += [Remark(file.name, record.number, note) for note in converted.notes]
         data.rows.append(converted.row | {"repository": file.name, "path": str(record.number), "framing": form})

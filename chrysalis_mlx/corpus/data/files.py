@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,10 @@ _SIDES = {
     "validation": "valid",
     "val": "valid",
     "dev": "valid",
+    "eval": "valid",
     "test": "test",
 }
+_PART = re.compile(r"-\d+-of-\d+(-[0-9a-f]+)?$")  # of a file that was divided: train-00000-of-00002.parquet
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,7 @@ class DataFile:
 def find_files(path: Path) -> tuple[list[DataFile], list[str]]:
     """The files of rows that `path` is or holds, by name; and the names of those passed over.
 
-    Where files of a directory are named train (and valid, test), the others are passed over. Directories inside are
-    not entered.
+    Where files of a directory are named train (and valid, test), the others are passed over. Subfolders always are.
 
     Raises:
         CorpusError: nothing there, nothing of a known format, or no train beside a valid or test.
@@ -55,15 +57,22 @@ def find_files(path: Path) -> tuple[list[DataFile], list[str]]:
     known: list[DataFile] = []
     others: list[str] = []
     for entry in sorted(path.iterdir()):
-        if entry.name.startswith(".") or not entry.is_file():
+        if entry.name.startswith(".") or not (entry.is_file() or entry.is_dir()):
             continue
-        if is_readable(entry):
+        if entry.is_dir():
+            others.append(f"{writable(entry.name)}/")
+        elif is_readable(entry):
             known.append(DataFile(entry, writable(entry.name), _side(entry)))
         else:
             others.append(writable(entry.name))
     sides = {file.side for file in known} - {None}
     if not known:
-        raise CorpusError("the directory holds no file of rows", where=path, fix=f"give one of {', '.join(SUFFIXES)}")
+        folders = [name for name in others if name.endswith("/")]
+        raise CorpusError(
+            "the directory holds no file of rows" + ("; subfolders are not entered" if folders else ""),
+            where=path,
+            fix=f"give a subfolder, for instance {folders[0]}" if folders else f"give one of {', '.join(SUFFIXES)}",
+        )
     if not sides:
         return [DataFile(file.path, file.name, None) for file in known], others
     if "train" not in sides:
@@ -77,6 +86,6 @@ def find_files(path: Path) -> tuple[list[DataFile], list[str]]:
 
 
 def _side(path: Path) -> str | None:
-    """By the first word of the name: train.jsonl, train-00000-of-00001.parquet, train_2.csv."""
-    word = path.name.lower().split(".")[0].replace("_", "-").split("-")[0]
-    return _SIDES.get(word)
+    """By the whole name, train.jsonl or train-00000-of-00002.parquet: dev-notes.jsonl is no validation set."""
+    name = path.name.lower().removesuffix(".gz").rpartition(".")[0]
+    return _SIDES.get(_PART.sub("", name))

@@ -32,9 +32,9 @@ class Fitted:
 def fit_rows(rows: Sequence[Row], tokenizer: Tokenizer, row_length: int, *, progress: Progress = silent) -> Fitted:
     """Make every row fit into `row_length` tokens.
 
-    A text becomes several rows. So does a completion; each repeats the prompt, which may take half a row at most. A
-    conversation loses its last exchanges; when its first one alone is too long, or the chat template refuses it, or
-    nothing of it is learned, it is left out.
+    A text becomes several rows. A completion loses its end, and is not learned to end there; its prompt may take half a
+    row at most. A conversation loses its last exchanges; when its first one alone is too long, or the chat template
+    refuses it, or nothing of it is learned, it is left out.
 
     Raises:
         ModelError: the chat template cannot be used.
@@ -96,7 +96,10 @@ def _shortened(row: Row, length: int, tokenizer: Tokenizer, row_length: int) -> 
     repeated = {"prompt": row["prompt"]} if key == "completion" else {}
     passage = Passage(origin, row["framing"], row[key], lambda body, *_: {**repeated, key: body})
     parts = fit([passage], tokenizer, row_length)
-    return parts, "too long, so that it became several rows", f"{len(parts)} rows"
+    if key == "text":
+        return parts, "too long, so that it became several rows", f"{len(parts)} rows"
+    # Of the others the model would learn that the same question has answers that begin in their middle.
+    return parts[:1], "too long, so that its end was cut off", f"{length} tokens; a row has {row_length}"
 
 
 def _first_exchanges(row: Row, length: int, tokenizer: Tokenizer, row_length: int) -> tuple[Row, str]:

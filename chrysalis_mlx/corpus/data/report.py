@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_SHOWN = 10  # rows that an error names
+_SHOWN = 10  # rows that an error names, and names that a line does
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DataReport:
     """What became of every row.
 
     Attributes:
-        passed_over: names of files that were not read.
+        passed_over: names of files and, with a slash, of subfolders that were not read.
         left_out: rows that are not in the corpus.
         changed: rows that are, otherwise than they were written.
         unused: keys that no form knows, with the number of rows that have them.
@@ -66,6 +66,27 @@ class DataReport:
             "left_out": {"reasons": count_reasons(self.left_out), "rows": [vars(remark) for remark in self.left_out]},
             "changed": {"reasons": count_reasons(self.changed), "rows": [vars(remark) for remark in self.changed]},
         }
+
+
+def told(account: Mapping[str, Any]) -> list[str]:
+    """What the terminal tells of `DataReport.plain`, which expression.json has as "data": a line for each thing.
+
+    How many rows were left out for which reason stands in the report itself.
+    """
+    changed = account["changed"]["reasons"]
+    lines = listed(_remarks(account["left_out"])).splitlines()
+    lines += [f"{rows:,} {'row' if rows == 1 else 'rows'} changed: {reason}" for reason, rows in changed.items()]
+    lines += listed(_remarks(account["changed"])).splitlines()
+    unused = [f"{key} (in {rows:,})" for key, rows in account["unused"].items()]
+    for what, names in (("keys that were not read", unused), ("files that were not read", account["passed_over"])):
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            lines.append(f"{what}: {', '.join(names[:_SHOWN])}{more}")
+    return lines
+
+
+def _remarks(told_of: Mapping[str, Any]) -> list[Remark]:
+    return [Remark(**remark) for remark in told_of["rows"]]
 
 
 def writable(text: str) -> str:

@@ -4,77 +4,128 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from chrysalis_mlx.corpus.document import Document
 from chrysalis_mlx.corpus.frame import python
-from chrysalis_mlx.corpus.frame.chunks import Passage
-from chrysalis_mlx.corpus.frame.markdown import Table, plain, tables
+from chrysalis_mlx.corpus.frame.chunks import Passage, first_fitting
+from chrysalis_mlx.corpus.frame.markdown import Table, outline, plain, tables
+from chrysalis_mlx.corpus.frame.prose import has_word, is_worded
 from chrysalis_mlx.corpus.frame.section import Section
 from chrysalis_mlx.corpus.frame.sections import MARKDOWN, PYTHON, suffix
+from chrysalis_mlx.models.tokenizer import Tokenizer
 
-_ABOUT = ("What does {source} say about {it}?", "Tell me what {source} says about {it}.", "Explain {it} from {source}.")
-_ASKED = ("{it} What does {source} say?", 'How does {source} answer the question "{it}"?')
-_NAMED = ("What is {it}?", "Tell me about {it}.", "What is {it} about?", "Describe {it}.")
-_TITLED = ("What is {it} in {source} about?", "How does {source}, {it}, begin?", "How does {source} introduce {it}?")
-_WHOLE = ("What is in {source}?", "What does {source} contain?", "Show me {source}.")
-_BEGINNING = ("How does {source} begin?", "What stands at the beginning of {source}?")
-_FOLLOWING = ("What follows {it} in {source}?", "What comes after {it} in {source}?")
-_SOURCE = (
-    "Show me {it} in {source}.",
-    "What is the source code of {it} in {source}?",
-    "How is {it} in {source} written?",
+
+class _Wording(NamedTuple):
+    """Ways to ask for `it`, and how to ask for a later part of an answer that is too long for one row."""
+
+    questions: Sequence[str]
+    rest: str = 'What does {source} say about {it}, from "{words}" on?'
+
+
+_ABOUT = _Wording(
+    ("What does {source} say about {it}?", "Tell me what {source} says about {it}.", "Explain {it} from {source}.")
 )
-_DOES = ("What does {it} in {source} do?", "Explain {it} in {source}.", "What is the purpose of {it} in {source}?")
-_ENTRY = (
-    "What does {source} say about {it}?",
-    "Tell me about {it}, according to {source}.",
-    "Describe {it} from {source}.",
+_ASKED = _Wording(
+    ("{it} What does {source} say?", 'How does {source} answer the question "{it}"?'),
+    'How does {source} answer the question "{it}", from "{words}" on?',
+)
+_NAMED = _Wording(("What is {it}?", "Tell me about {it}.", "What is {it} about?", "Describe {it}."))
+_TITLED = _Wording(
+    ("What is {it} in {source} about?", "What does {source} tell about {it}?", "What is under {it} in {source}?")
+)
+_WHOLE = _Wording(
+    ("What is in {source}?", "What does {source} contain?", "Show me {source}."),
+    'How does {source} go on from "{words}"?',
+)
+_FIRST = _Wording(("What stands at the top of {source}?", "What comes first in {source}?"), _WHOLE.rest)
+_FOLLOWING = _Wording(("What follows {it} in {source}?", "What comes after {it} in {source}?"), _WHOLE.rest)
+_SOURCE = _Wording(
+    (
+        "Show me {it} in {source}.",
+        "What is the source code of {it} in {source}?",
+        "How is {it} in {source} written?",
+    ),
+    'How does {it} in {source} go on from "{words}"?',
+)
+_DOES = _Wording(
+    ("What does {it} in {source} do?", "Explain {it} in {source}.", "What is the purpose of {it} in {source}?")
+)
+_ENTRY = _Wording(
+    (
+        "What does {source} say about {it}?",
+        "Tell me about {it}, according to {source}.",
+        "Describe {it} from {source}.",
+    )
 )
 
 _NUMBERING = re.compile(r"(\d+(\.\d+)*[.):]?|[IVXLC]+[.)]|[A-Z][.)])\s+(?=\S)")
-_RULE = re.compile(r"([-*_])(\s*\1){2,}")
+_CLOSING = re.compile(r"[`$|(){}\[\]\\]")  # what may close something that a text has opened
 _TITLE = 120  # characters of a title in a question
 _TITLES = 3  # titles in a question
+_SHORT_TITLE = 40  # characters of a title where more leaves no room
+_WORDS = 8  # of a part in the question for it
+_QUOTED = 60  # characters of them
 _ENTRY_LENGTH = 40  # characters; a table's row that says less is no answer
 
 
 class _Exchange(NamedTuple):
-    """The questions that there are for an answer, and what stands in them for `it`."""
+    """How to ask for an answer; `names` are what `it` can be called, from the best to the shortest."""
 
-    questions: Sequence[str]
-    it: str
+    wording: _Wording
+    names: Sequence[str]
     answer: str
 
 
-def passages(document: Document, sections: list[Section], system: str | None, draw: int) -> list[Passage]:
+def passages(
+    document: Document, sections: list[Section], system: str | None, draw: int, tokenizer: Tokenizer, row_length: int
+) -> list[Passage]:
     """One passage for each exchange. Every question names the place, so that it can be answered without the document.
 
-    Sections come first, in order, then what docstrings and rows of tables say.
+    Sections that are worded come first, in order, then what docstrings and rows of tables say. What is too long for a
+    row is asked for in parts, the later ones by the words that they begin with.
 
     Args:
         system: put before every question; None: nothing.
         draw: how often the document was framed so before; each time the questions are worded otherwise.
     """
-    source = _source(document)
+    source, is_markdown = _source(document), suffix(document) in MARKDOWN
     found = [*_from_sections(document, sections), *_from_docstrings(document), *_from_tables(document)]
     made = []
-    for index, exchange in enumerate(found):
+    for index, (wording, names, answer) in enumerate(found):
         key = f"{document.digest}/{index}".encode()
         pick = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") + draw
-        question = exchange.questions[pick % len(exchange.questions)].format(source=source, it=exchange.it)
-        question = question[0].upper() + question[1:]
-        made.append(Passage(document, "chat", exchange.answer, partial(_row, system, question)))
+        form = wording.questions[pick % len(wording.questions)]
+        asked = [form.format(source=source, it=it) for it in names]
+        question = first_fitting(asked, tokenizer, row_length)
+        rest = partial(wording.rest.format, source=source, it=names[asked.index(question)])
+        made.append(Passage(document, "chat", answer, partial(_row, system, question, rest, is_markdown)))
     return made
 
 
-def _row(system: str | None, question: str, body: str, part: int, parts: int) -> dict[str, Any]:
-    asked = question if part == 1 else f"{question} (part {part} of {parts})"
-    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": body.strip("\n").rstrip()}]
+def _row(
+    system: str | None, question: str, rest: Callable[..., str], is_markdown: bool, body: str, part: int, before: str
+) -> dict[str, Any]:
+    asked = question if part == 1 else rest(words=_first_words(body, is_markdown))
+    answer = _without_rules(body) if is_markdown else body
+    messages = [
+        {"role": "user", "content": asked[0].upper() + asked[1:]},
+        {"role": "assistant", "content": answer.strip("\n").rstrip()},
+    ]
     return {"messages": [{"role": "system", "content": system}, *messages] if system else messages}
+
+
+def _first_words(text: str, is_markdown: bool) -> str:
+    """The words that a text begins with, to be quoted."""
+    line = next(filter(has_word, text.split("\n")), text)
+    said = plain(line).lstrip("#>*+-| ") if is_markdown else line
+    words = " ".join(said.split()[:_WORDS])
+    if len(words) > _QUOTED:
+        words = words[:_QUOTED].rsplit(" ", 1)[0]
+    return words.rstrip(",;:").replace('"', "'")
 
 
 def _source(document: Document) -> str:
@@ -91,65 +142,77 @@ def _is_readme(document: Document) -> bool:
 def _from_sections(document: Document, sections: list[Section]) -> Iterator[_Exchange]:
     shared = _shared([section.trail for section in sections])
     before = ""
-    # What has no word in it is markup and no answer.
-    worded = [section for section in sections if re.search(r"\w", re.sub(r"<[^<>]*>", "", section.body))]
-    for number, section in enumerate(worded):
-        body = _without_rules(section.body) if suffix(document) in MARKDOWN else section.body
-        if named := _quoted(document, section.titles):
-            yield _Exchange(*_question(document, section, named, number == 0, shared), body)
-            before = _quoted(document, section.titles[-1:]) or named
-        elif len(sections) == 1:
-            yield _Exchange(_WHOLE, "", body)
-        else:
-            yield _Exchange(_FOLLOWING if before else _BEGINNING, before, body)
+    for number, section in enumerate(sections):
+        named = _quoted(document, section.titles)
+        if is_worded(section.body):
+            body = _without_rules(section.body) if suffix(document) in MARKDOWN else section.body
+            if named:
+                yield _Exchange(*_question(document, section, named, number == 0, shared), body)
+            elif len(sections) == 1:
+                yield _Exchange(_WHOLE, [""], body)
+            else:
+                yield _Exchange(_FOLLOWING if before else _FIRST, [before], body)
+        before = (_quoted(document, section.titles[-1:]) or named) or before
 
 
 def _without_rules(text: str) -> str:
-    """A text without the lines at its end that divide it from the next."""
+    """A text without the lines at its end that say nothing outside of tags: what divides it from the next, or signs it.
+
+    Where no line is left, the whole text.
+    """
     lines = text.rstrip().split("\n")
-    while lines and (not lines[-1].strip() or _RULE.fullmatch(lines[-1].strip())):
+    fenced = outline(lines).fenced
+    while lines and not (fenced[len(lines) - 1] or has_word(lines[-1]) or _CLOSING.search(lines[-1])):
         lines.pop()
-    return "\n".join(lines)
+    return "\n".join(lines) or text
 
 
-def _question(document: Document, section: Section, it: str, is_first: bool, shared: int) -> tuple[Sequence[str], str]:
+def _question(
+    document: Document, section: Section, it: str, is_first: bool, shared: int
+) -> tuple[_Wording, Sequence[str]]:
     """What is asked about a section whose titles, in quotes, are `it`; `shared` chapters hold all sections."""
     if suffix(document) in PYTHON:
-        return _SOURCE, it
+        return _SOURCE, [it, section.titles[0]]
     title = _clean(section.titles[0])
+    short = f'"{_shortened(title, _SHORT_TITLE)}"'
     if is_first and len(section.titles) == 1 and not section.trail:
         if _is_readme(document) and _folded(title) == _folded(document.repository):
-            return _NAMED, document.repository
+            return _NAMED, [document.repository]
         if suffix(document) in MARKDOWN:
-            return _TITLED, it
+            return _TITLED, [it, short]
     if len(section.titles) == 1 and title.endswith("?"):
-        return _ASKED, title
+        return _ASKED, [title]
     around = _quoted(document, section.trail[shared:][-1:])
-    return _ABOUT, f"{it} under {around}" if around else it
+    return _ABOUT, [f"{it} under {around}", it, short] if around else [it, short]
 
 
 def _from_docstrings(document: Document) -> Iterator[_Exchange]:
     if suffix(document) in PYTHON:
         for subject, text in python.docstrings(document.text):
-            yield _Exchange(_DOES, subject, text)
+            yield _Exchange(_DOES, [subject], text)
 
 
 def _from_tables(document: Document) -> Iterator[_Exchange]:
+    """Each entry once: the same name in two tables would be the same question with two answers."""
     if suffix(document) in MARKDOWN:
+        asked: set[str] = set()
         for table in tables(document.text.split("\n")):
-            yield from _entries(table)
+            for entry in _entries(table):
+                if entry.names[0] not in asked:
+                    asked.add(entry.names[0])
+                    yield entry
 
 
 def _entries(table: Table) -> Iterator[_Exchange]:
     """One exchange for each row that a first cell names and others describe in words."""
     kind = plain(table.head[0]).lower()
-    names = [plain(row[0]) for row in table.rows]
+    names = [plain(row[0]).strip('"“”').replace('"', "'") for row in table.rows]
     for row, name in zip(table.rows, names, strict=True):
         cells = [(plain(head), plain(cell)) for head, cell in zip(table.head[1:], row[1:], strict=True) if cell]
         letters = sum(character.isalpha() for _, cell in cells for character in cell)
         if letters >= _ENTRY_LENGTH and len(name) <= _TITLE and names.count(name) == 1 and _is_word(name):
             answer = cells[0][1] if len(cells) == 1 else "\n".join(f"{head}: {cell}" for head, cell in cells)
-            yield _Exchange(_ENTRY, f'the {kind} "{name}"' if _is_word(kind) else f'"{name}"', answer)
+            yield _Exchange(_ENTRY, [f'the {kind} "{name}"' if _is_word(kind) else f'"{name}"'], answer)
 
 
 def _quoted(document: Document, titles: Sequence[str]) -> str:
@@ -165,9 +228,11 @@ def _clean(title: str) -> str:
     """A title as one says it: without markup, numbering and colon, and not endless."""
     said = plain(title).rstrip(":.- ")
     said = _NUMBERING.sub("", said, count=1) if _NUMBERING.match(said) else said
-    if len(said) > _TITLE:
-        said = said[:_TITLE].rsplit(" ", 1)[0].rstrip(",;:") + " ..."
-    return said.replace('"', "'")
+    return _shortened(said, _TITLE).replace('"', "'")
+
+
+def _shortened(title: str, length: int) -> str:
+    return title if len(title) <= length else title[:length].rsplit(" ", 1)[0].rstrip(",;:") + " ..."
 
 
 def _folded(name: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from chrysalis_mlx.batches.rows import Row
@@ -15,11 +15,18 @@ from chrysalis_mlx.corpus.frame.markdown import outline
 from chrysalis_mlx.errors import CorpusError
 from chrysalis_mlx.models.tokenizer import Tokenizer
 
+SURELY_LONG = 8  # characters a token; a longer passage is cut at once, without counting it as a whole first
+
 _ROOM = 8  # tokens that a row must have for its body; with fewer a document would become mostly header
-_SURELY_LONG = 8  # characters a token; a longer passage is cut at once, without counting it as a whole first
+_REST = 8  # a last part of less than one such share of a row takes lines from the part before it
+_SAMPLE = 100  # characters; what stands around them in a row is what stands around every part
 _PIECE = 512  # characters; longer lines are counted in pieces, so that one huge line stays affordable
 
 IN_LINE, LINE, BLANK, HEADING = range(4)  # how good a place to cut is
+
+
+class NoRoomError(CorpusError):
+    """What every row of a document repeats leaves no room for its text."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +37,14 @@ class Passage:
         document: where it comes from.
         framing: the way it is framed in.
         body: the text.
-        render: the content of a row, from a part of the body, the part's number and how many there are.
+        render: the content of a row, from a part of the body, its number, and the part before it ("" of the first).
         own: every part becomes a text of its own, with an end.
     """
 
     document: Document
     framing: str
     body: str
-    render: Callable[[str, int, int], dict[str, Any]]
+    render: Callable[[str, int, str], dict[str, Any]]
     own: bool = False
 
     def rows(self, bodies: Sequence[str]) -> list[Row]:
@@ -45,14 +52,14 @@ class Passage:
         parts = len(bodies)
         return [
             {
-                **self.render(body, part, parts),
+                **self.render(body, part, before),
                 "repository": self.document.repository,
                 "path": self.document.path,
                 "framing": self.framing,
                 "part": 1 if self.own else part,
                 "parts": 1 if self.own else parts,
             }
-            for part, body in enumerate(bodies, 1)
+            for part, (before, body) in enumerate(pairwise(["", *bodies]), 1)
         ]
 
 
@@ -71,10 +78,10 @@ def fit(passages: Sequence[Passage], tokenizer: Tokenizer, row_length: int) -> l
     its length.
 
     Raises:
-        CorpusError: what a row repeats leaves no room for the body.
+        NoRoomError: what a row repeats leaves no room for the body.
     """
     rows = [
-        passage.rows([passage.body] if len(passage.body) <= _SURELY_LONG * row_length else []) for passage in passages
+        passage.rows([passage.body] if len(passage.body) <= SURELY_LONG * row_length else []) for passage in passages
     ]
     lengths = iter(_lengths([row for tried in rows for row in tried], tokenizer))
     for index, passage in enumerate(passages):
@@ -87,32 +94,49 @@ def _lengths(rows: Sequence[Row], tokenizer: Tokenizer) -> list[int]:
     return [len(segment.tokens) for segment in segments(rows, tokenizer)] if rows else []
 
 
+def first_fitting(prompts: Iterable[str], tokenizer: Tokenizer, row_length: int) -> str:
+    """The first of some prompts, from the best to the shortest, that takes at most half of a row; else the last."""
+    prompt = ""
+    for prompt in prompts:
+        if len(prompt) <= SURELY_LONG * row_length and len(tokenizer.encode(prompt)) <= row_length // 2:
+            break
+    return prompt
+
+
 def _cut_rows(passage: Passage, tokenizer: Tokenizer, row_length: int) -> list[Row]:
     """Count the lines of a passage one by one, cut, and measure the rows; where tokens meet, sums are estimates."""
-    room = row_length - _lengths(passage.rows(["."] * 2)[1:], tokenizer)[0] + 1
-    if room < _ROOM:
-        raise CorpusError(
-            f"what every row of this document repeats leaves {max(room, 0)} of {row_length} tokens for its text",
-            where=passage.document.name,
-            fix="raise training.row_length or shorten framing.header",
-        )
-    pieces = _pieces(passage.body, tokenizer, room)
-    while True:
+    room = row_length - _repeated(passage, tokenizer)
+    pieces: list[Piece] | None = None
+    while room >= _ROOM:
+        whole = pieces if pieces is not None else _pieces(passage.body, tokenizer)
+        pieces = [part for piece in whole for part in _halved(piece, tokenizer, room)]
         bodies = ["".join(piece.text for piece in pieces[a:b]) for a, b in cuts(pieces, room)]
-        bodies = [body for body in bodies if body.strip()]
-        rows = passage.rows(bodies)
+        rows = passage.rows([body for body in bodies if body.strip()])
         excess = max(_lengths(rows, tokenizer), default=0) - row_length
         if excess <= 0:
             return rows
-        room = max(room - excess, 1)
-        pieces = [part for piece in pieces for part in _halved(piece, tokenizer, room)]
+        # Less than the least room is never tried, so that this comes to an end.
+        room = room - excess if room == _ROOM else max(room - excess, _ROOM)
+    raise NoRoomError(
+        f"what every row of this document repeats leaves {max(room, 0)} of {row_length} tokens for its text",
+        where=passage.document.name,
+        fix="raise training.row_length or shorten framing.header",
+    )
+
+
+def _repeated(passage: Passage, tokenizer: Tokenizer) -> int:
+    """How many tokens a row of a passage has beside those of its part, measured at a second part."""
+    middle = len(passage.body) // 2
+    sample = passage.body[middle : middle + _SAMPLE].strip() or "."
+    [row] = _lengths(passage.rows([passage.body[:middle], sample])[1:], tokenizer)
+    return row - _counts([sample], tokenizer)[0]
 
 
 def cuts(pieces: Sequence[Piece], room: int) -> Iterator[tuple[int, int]]:
     """Ranges of pieces of at most `room` tokens, as long as possible: O(n).
 
     A range ends at the best place of its second half, the last of the equally good ones; inside a line only when that
-    line alone is longer than a range.
+    line alone is longer than a range. It ends before that place if else next to nothing is left for the last range.
     """
     total = [0, *accumulate(piece.tokens for piece in pieces)]
     start = end = 0
@@ -123,14 +147,15 @@ def cuts(pieces: Sequence[Piece], room: int) -> Iterator[tuple[int, int]]:
         at = end
         if end < len(pieces):
             half = [i for i in range(start + 1, end + 1) if 2 * (total[i] - total[start]) >= total[end] - total[start]]
-            at = max(half, key=lambda i: (pieces[i].rank, i))
+            enough = [i for i in half if _REST * (total[-1] - total[i]) >= room]
+            at = max(enough or half, key=lambda i: (pieces[i].rank, i))
             if pieces[at].rank == IN_LINE:
                 at = next((i for i in range(at, start, -1) if pieces[i].rank > IN_LINE), at)
         yield start, at
         start = at
 
 
-def _pieces(body: str, tokenizer: Tokenizer, room: int) -> list[Piece]:
+def _pieces(body: str, tokenizer: Tokenizer) -> list[Piece]:
     lines = re.findall(r"[^\n]*\n|[^\n]+", body)
     ranked = [
         (text, rank if number == 0 else IN_LINE)
@@ -138,8 +163,7 @@ def _pieces(body: str, tokenizer: Tokenizer, room: int) -> list[Piece]:
         for number, text in enumerate(_split(line, _PIECE))
     ]
     counts = _counts([text for text, _ in ranked], tokenizer)
-    pieces = [Piece(text, count, rank) for (text, rank), count in zip(ranked, counts, strict=True)]
-    return [part for piece in pieces for part in _halved(piece, tokenizer, room)]
+    return [Piece(text, count, rank) for (text, rank), count in zip(ranked, counts, strict=True)]
 
 
 def _ranks(lines: Sequence[str]) -> Iterator[int]:

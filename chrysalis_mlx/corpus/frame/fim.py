@@ -40,7 +40,7 @@ def passages(document: Document, tokens: FimTokens | None, seed: int, draw: int)
     return [Passage(document, "fim", document.text, partial(_row, marks, f"{seed}/{document.digest}/{draw}"), own=True)]
 
 
-def _row(marks: tuple[str, ...], key: str, body: str, part: int, parts: int) -> dict[str, str]:
+def _row(marks: tuple[str, ...], key: str, body: str, part: int, before: str) -> dict[str, str]:
     start, end = hole(body, f"{key}/{part}")
     prefix, suffix, middle = marks
     return {"text": prefix + body[:start] + suffix + body[end:] + middle + body[start:end]}

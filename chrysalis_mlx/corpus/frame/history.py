@@ -15,12 +15,11 @@ from itertools import groupby
 
 from chrysalis_mlx.batches.rows import Row
 from chrysalis_mlx.batches.tokens import segments
-from chrysalis_mlx.corpus.frame.chunks import BLANK, HEADING, LINE, Piece, cuts
+from chrysalis_mlx.corpus.frame.chunks import BLANK, HEADING, LINE, SURELY_LONG, Piece, cuts
 from chrysalis_mlx.genome.git.patch import FileDiff, split_lines
 from chrysalis_mlx.genome.history import Commit
 from chrysalis_mlx.models.tokenizer import Tokenizer
 
-_SURELY_LONG = 8  # characters a token; a longer diff is cut at once, without counting it as a whole first
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 
 
@@ -40,7 +39,7 @@ def commit_rows(commit: Commit, tokenizer: Tokenizer, row_length: int) -> list[R
     if prompt is None:
         return []
     lines = [line for file in commit.files for line in _lines(file)]
-    if sum(len(line.text) for line in lines) <= _SURELY_LONG * row_length:
+    if sum(len(line.text) for line in lines) <= SURELY_LONG * row_length:
         whole = _rows(commit, prompt, [lines])
         if not _excess(whole, tokenizer, row_length):
             return whole

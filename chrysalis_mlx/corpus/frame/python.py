@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -21,10 +22,10 @@ class Docstring(NamedTuple):
 
 def leaves(source: str) -> list[Leaf] | None:
     """The top-level functions and classes, and the code between them without titles; None where nothing parses."""
-    tree = _parsed(source)
+    # To `ast` a carriage return ends a line, even inside of a string.
+    tree = None if re.search(r"\r(?!\n)", source) else _parsed(source)
     if tree is None:
         return None
-    lines = source.splitlines(keepends=True) if "\f" not in source and "\r" not in source else source.split("\n")
     found, done = [], 0
     lines = [line + "\n" for line in source.split("\n")]
     for node in tree.body:

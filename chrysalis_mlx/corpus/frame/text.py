@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from chrysalis_mlx.corpus.document import Document
 from chrysalis_mlx.corpus.frame.chunks import Passage
 
@@ -18,5 +20,6 @@ def passages(document: Document, header: str) -> list[Passage]:
 
 
 def filled(header: str, document: Document) -> str:
-    """A header with the document's repository and path in it."""
-    return header.format(repository=document.repository, path=document.path)
+    """A header with the document's repository and path in it; any other braces stay as they are."""
+    fields = {"{repository}": document.repository, "{path}": document.path}
+    return re.sub("|".join(map(re.escape, fields)), lambda field: fields[field[0]], header)

@@ -12,7 +12,9 @@ from chrysalis_mlx.corpus.select.words import Hashes, contained, ngram_hashes, u
 _KNOWN = 0.5
 
 
-def judge_backups(documents: Sequence[Document], section: CopiesSection) -> dict[int, Finding]:
+def judge_backups(
+    documents: Sequence[Document], candidates: Sequence[int], section: CopiesSection
+) -> dict[int, Finding]:
     """The backups that the policy leaves out, by their place in the list.
 
     `unique-only` leaves out what has half of its shingles or more in live files and in the backups that stay, all of
@@ -20,10 +22,11 @@ def judge_backups(documents: Sequence[Document], section: CopiesSection) -> dict
     been divided among several. Numbers do not count: of a hundred snapshots of one statistic a few say all.
 
     Args:
-        documents: live and backup, in genome order; those too that other rules leave out, for what they hold is no
+        documents: live and backup, in genome order; live ones too that other rules leave out, for what they hold is no
             less live.
+        candidates: places of the documents that no other rule has left out.
     """
-    backups = [number for number, document in enumerate(documents) if document.backup]
+    backups = [number for number in candidates if documents[number].backup]
     if section.backups == "keep" or not backups:
         return {}
     if section.backups == "drop":

@@ -40,17 +40,37 @@ class Copies:
     comparisons: int
 
 
-def find_copies(documents: Sequence[Document], shingles: Sequence[Hashes], section: CopiesSection) -> Copies:
+def find_copies(
+    documents: Sequence[Document], shingles: Sequence[Hashes], numberless: Sequence[Hashes], section: CopiesSection
+) -> Copies:
     """Find exact copies, near copies and families.
+
+    Documents that are alike but for their numbers are no copies, and they are one family: two records of one kind, two
+    days of one statistic.
 
     Args:
         documents: in curriculum order.
         shingles: `ngram_hashes` of every document's text, SHINGLE words long.
+        numberless: the same without numbers.
     """
     search = _Search(documents, shingles, section)
     for number in range(len(documents)):
         search.judge(number)
-    return Copies(search.out, search.families.numbered(), search.comparisons)
+    comparisons = search.comparisons + _join_alike(search.families, numberless, section.family)
+    return Copies(search.out, search.families.numbered(), comparisons)
+
+
+def _join_alike(families: _Families, shingles: Sequence[Hashes], threshold: float) -> int:
+    """Join what is alike by these shingles; the number of comparisons."""
+    similar, comparisons = SimilarDocuments(shingles, threshold), 0
+    for number in range(len(shingles)):
+        for other, _ in similar.candidates(number):
+            if families.root(other) != families.root(number):
+                comparisons += 1
+                if jaccard(shingles[number], shingles[other]) >= threshold:
+                    families.join(number, other)
+        similar.add(number)
+    return comparisons
 
 
 class _Search:
@@ -65,6 +85,7 @@ class _Search:
         self._survivors: dict[str, int] = {}
 
     def judge(self, number: int) -> None:
+        """Leave the document out, or let it survive and join its relatives' families."""
         twin = self._survivors.get(self._documents[number].digest)
         if twin is not None and self._section.exact:
             self._leave_out(number, twin, "copy of", 1.0)
@@ -100,6 +121,7 @@ class _Families:
         self._parents = list(range(count))
 
     def root(self, number: int) -> int:
+        """The family's smallest member."""
         parents = self._parents
         while parents[number] != number:
             parents[number] = parents[parents[number]]
@@ -111,6 +133,7 @@ class _Families:
         self._parents[large] = small
 
     def numbered(self) -> list[int]:
+        """The family of every document, numbered as they first appear."""
         roots = [self.root(number) for number in range(len(self._parents))]
         numbers = {root: family for family, root in enumerate(dict.fromkeys(roots))}
         return [numbers[root] for root in roots]

@@ -15,7 +15,6 @@ import numpy as np
 
 from chrysalis_mlx.blueprint.schema import GatesSection
 from chrysalis_mlx.corpus.document import Document
-from chrysalis_mlx.corpus.select.boilerplate import BoilerplateIndex
 from chrysalis_mlx.corpus.select.generated import MAX_MINIFIED, minified, says_generated
 from chrysalis_mlx.corpus.select.logs import log_lines
 
@@ -25,19 +24,17 @@ Measure = Callable[[str], float]
 Closes = Callable[[float], bool]
 
 
-def judge(
-    document: Document, section: GatesSection, boilerplate: BoilerplateIndex | None = None
-) -> tuple[dict[str, float], tuple[str, float] | None]:
+def judge(document: Document, section: GatesSection) -> tuple[dict[str, float], tuple[str, float] | None]:
     """Send a document through the gates, the cheap ones first, until one closes.
 
-    The order is characters, generated, minified, log_lines, zlib_ratio, symbols, repeated_lines, repeated_ngrams,
-    boilerplate. A gate whose threshold is null is not measured; without an index there is no boilerplate.
+    The order is characters, generated, minified, log_lines, zlib_ratio, symbols, repeated_lines, repeated_ngrams. A
+    gate whose threshold is null is not measured. Boilerplate is a matter of many documents: `boilerplate.py`.
 
     Returns:
         The scores of the gates that were reached, to four decimals, and name and score of the one that closed.
     """
     scores: dict[str, float] = {}
-    for name, measure, closes in _gates(section, boilerplate):
+    for name, measure, closes in _gates(section):
         # The rounded score decides, so that what is recorded explains the decision.
         scores[name] = score = round(measure(document.text), 4)
         if closes(score):
@@ -45,7 +42,7 @@ def judge(
     return scores, None
 
 
-def _gates(section: GatesSection, index: BoilerplateIndex | None) -> Iterator[tuple[str, Measure, Closes]]:
+def _gates(section: GatesSection) -> Iterator[tuple[str, Measure, Closes]]:
     yield "characters", characters, lambda score: score < section.min_characters
     if section.generated:
         yield "generated", lambda text: float(says_generated(text)), bool
@@ -60,8 +57,6 @@ def _gates(section: GatesSection, index: BoilerplateIndex | None) -> Iterator[tu
         yield "repeated_lines", repeated_lines, _over(section.max_repeated_lines)
     if section.max_repeated_ngrams is not None:
         yield "repeated_ngrams", repeated_ngrams, _over(section.max_repeated_ngrams)
-    if section.max_boilerplate is not None and index is not None:
-        yield "boilerplate", index.share, _over(section.max_boilerplate)
 
 
 def _over(most: float) -> Closes:

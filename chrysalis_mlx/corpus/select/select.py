@@ -1,7 +1,7 @@
 """Which documents are expressed, in what order and how often.
 
-One rule after another decides: patterns, gates, backups, copies, budget. What one has left out the next does not see,
-but that backups are compared with all live files.
+One rule after another decides: patterns, gates, backups, copies, boilerplate, budget. What one has left out the next
+does not see, but that backups are compared with all live files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from chrysalis_mlx.blueprint.schema import BudgetSection, ExpressionSection
+from chrysalis_mlx.blueprint.schema import BudgetSection, ExpressionSection, GatesSection
 from chrysalis_mlx.corpus.document import Document, Selected, Verdict
 from chrysalis_mlx.corpus.select.backups import judge_backups
 from chrysalis_mlx.corpus.select.boilerplate import BoilerplateIndex
@@ -17,7 +17,7 @@ from chrysalis_mlx.corpus.select.budget import Cost, within_budget
 from chrysalis_mlx.corpus.select.copies import SHINGLE, find_copies
 from chrysalis_mlx.corpus.select.gates import judge
 from chrysalis_mlx.corpus.select.patterns import curriculum_key, pattern_rule, weight_of
-from chrysalis_mlx.corpus.select.words import ngram_hashes
+from chrysalis_mlx.corpus.select.words import Hashes, ngram_hashes
 from chrysalis_mlx.progress import Progress, silent
 
 CountTokens = Callable[[Sequence[str]], list[int]]
@@ -50,12 +50,13 @@ def select(
     """
     verdicts = [_by_name(document, section) for document in documents]
     verdicts = _through_gates(verdicts, section, progress)
-    for number, finding in judge_backups(documents, section.copies).items():
-        if verdicts[number].expressed:
-            verdicts[number] = _out(verdicts[number], finding.rule, finding.score)
+    left = [number for number, verdict in enumerate(verdicts) if verdict.expressed]
+    for number, finding in judge_backups(documents, left, section.copies).items():
+        verdicts[number] = _out(verdicts[number], finding.rule, finding.score)
     order = [number for number, verdict in enumerate(verdicts) if verdict.expressed]
     order.sort(key=lambda number: curriculum_key(documents[number], section))
     families = _without_copies(verdicts, order, section, progress)
+    _without_boilerplate(verdicts, families, section.gates)
     return _within_budget(verdicts, families, section, count_tokens)
 
 
@@ -67,14 +68,11 @@ def _by_name(document: Document, section: ExpressionSection) -> Verdict:
 
 
 def _through_gates(verdicts: Sequence[Verdict], section: ExpressionSection, progress: Progress) -> list[Verdict]:
-    gates = section.gates
-    included = [verdict.document for verdict in verdicts if verdict.expressed]
-    index = BoilerplateIndex(included, gates.boilerplate_repositories) if gates.max_boilerplate is not None else None
     judged = []
     with progress("judging", len(verdicts), unit="document") as bar:
         for verdict in verdicts:
             if verdict.expressed:
-                scores, closed = judge(verdict.document, gates, index)
+                scores, closed = judge(verdict.document, section.gates)
                 verdict = replace(verdict, scores=scores)
                 if closed:
                     verdict = _out(verdict, f"gate: {closed[0]}", closed[1])
@@ -88,12 +86,13 @@ def _without_copies(
 ) -> dict[int, int]:
     """Leave copies out of `verdicts`; the families of the others, by number of the document, in curriculum order."""
     documents = [verdicts[number].document for number in order]
-    shingles = []
-    with progress("comparing", len(documents), unit="document") as bar:
-        for hashes in ngram_hashes((document.text for document in documents), SHINGLE):
-            shingles.append(hashes)
-            bar.update()
-    found = find_copies(documents, shingles, section.copies)
+    shingles: dict[bool, list[Hashes]] = {True: [], False: []}
+    with progress("comparing", 2 * len(documents), unit="document") as bar:
+        for numbers, of_all in shingles.items():
+            for hashes in ngram_hashes((document.text for document in documents), SHINGLE, numbers=numbers):
+                of_all.append(hashes)
+                bar.update()
+    found = find_copies(documents, shingles[True], shingles[False], section.copies)
     families = {}
     for place, number in enumerate(order):
         if finding := found.out.get(place):
@@ -101,6 +100,21 @@ def _without_copies(
         else:
             families[number] = found.families[place]
     return families
+
+
+def _without_boilerplate(verdicts: list[Verdict], families: dict[int, int], section: GatesSection) -> None:
+    """Leave out what several repositories have. Of its copies one has stayed, which is no boilerplate by itself."""
+    if section.max_boilerplate is None:
+        return
+    documents = [verdicts[number].document for number in families]
+    index = BoilerplateIndex(documents, section.boilerplate_repositories)
+    for number, document in zip(list(families), documents, strict=True):
+        verdict = verdicts[number]
+        share = round(index.share(document.text), 4)
+        verdicts[number] = verdict = replace(verdict, scores={**verdict.scores, "boilerplate": share})
+        if share > section.max_boilerplate:
+            verdicts[number] = _out(verdict, "gate: boilerplate", share)
+            del families[number]
 
 
 def _within_budget(

@@ -129,7 +129,23 @@ def test_what_is_accepted_ends_with_an_answer_and_never_has_one_speaker_twice(ro
             "tool_calls of turn 2",
         ),
         ([*turns("u"), {"role": "function_call", "content": "f()"}], "a text should be JSON and is not", "turn 2"),
-        ([*turns("u"), {"role": "function_call", "content": "[]"}], "a call names no function", "turn 2"),
+        ([*turns("u"), {"role": "function_call", "content": "[]"}], "the assistant gives no answer", ""),
+        ([*turns("u"), {"role": "function_call", "content": "[1]"}], "a call names no function", "turn 2"),
+        (
+            [*turns("u"), {"role": "function_call", "content": '{"arguments": {}}'}],
+            "a call names no function",
+            "turn 2",
+        ),
+        (
+            [*turns("u"), {"role": "tool_call", "content": '{"name": "f", "arguments": "[1]"}'}],
+            "the arguments of a call are not an object",
+            "turn 2",
+        ),
+        (
+            [*turns("u"), {"role": "assistant", "content": "a", "train": "perhaps"}],
+            "whether a turn is learned is neither true nor false",
+            "train of turn 2: 'perhaps'",
+        ),
     ],
 )
 def test_every_reason_to_refuse_a_conversation(given_turns: Any, reason: str, detail: str) -> None:
@@ -176,6 +192,50 @@ def test_calls_written_as_json_become_calls() -> None:
     assert messages[1] == {"role": "assistant", "content": "", "tool_calls": expected}
     openai = {"role": "assistant", "content": None, "tool_calls": json.dumps(expected)}
     assert conversation([*turns("u"), openai])[0][1] == {"role": "assistant", "content": "", "tool_calls": expected}
+
+
+@pytest.mark.parametrize("arguments", [{"city": "東京"}, '{"city": "東京"}', "", None])
+def test_the_arguments_of_calls_are_objects_whoever_wrote_them(arguments: Any) -> None:
+    function = {"name": "weather", "arguments": arguments}
+    expected = {"name": "weather", "arguments": {"city": "東京"} if arguments else {}}
+    openai = {"tool_calls": [{"id": "1", "type": "function", "function": function}]}
+    messages, _ = conversation([*turns("u"), {"role": "assistant", "content": "", **openai}])
+    assert messages[1]["tool_calls"] == [{"id": "1", "type": "function", "function": expected}]
+    older = {"role": "assistant", "content": None, "function_call": function}
+    messages, _ = conversation([*turns("u"), older])
+    assert messages[1] == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": expected}],
+    }
+
+
+def test_no_calls_are_nothing() -> None:
+    said = {"role": "assistant", "content": "a", "tool_calls": "[]"}
+    assert conversation([*turns("u"), said])[0][1] == {"role": "assistant", "content": "a"}
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ({"train": "True"}, {"train": True}),
+        ({"train": "false"}, {"train": False}),
+        ({"train": 0}, {"train": False}),
+        ({"weight": "0"}, {"weight": 0}),
+        ({"weight": True}, {"weight": 1}),
+        ({"weight": None}, {}),
+    ],
+)
+def test_whether_a_turn_is_learned_may_be_written_as_text(written: dict[str, Any], kept: dict[str, Any]) -> None:
+    messages, _ = conversation([*turns("u"), {"role": "assistant", "content": "a", **written}])
+    assert messages[1] == {"role": "assistant", "content": "a", **kept}
+
+
+def test_the_words_of_a_turn_may_be_called_text() -> None:
+    assert conversation([{"role": "user", "text": "q"}, {"role": "assistant", "text": "a"}])[0] == [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a"},
+    ]
 
 
 def test_a_conversation_may_be_json_in_a_text() -> None:

@@ -186,7 +186,7 @@ def test_nothing_left_is_an_error_that_lists_the_first_rows(tmp_path: Path) -> N
 
 
 def test_good_rows_of_another_side_are_not_enough(tmp_path: Path) -> None:
-    write(tmp_path / "train.jsonl", ["{"])
+    write(tmp_path / "train.jsonl", ['{"text"'])
     write(tmp_path / "valid.jsonl", [{"text": "good"}])
     with pytest.raises(CorpusError, match=r"none of the rows to train on.*\n.*train.jsonl, row 1: not valid JSON"):
         read_data(tmp_path, AUTO, chat=True)

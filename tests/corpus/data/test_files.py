@@ -26,7 +26,7 @@ def test_mlx_lm_directories_have_sides_and_other_files_are_passed_over(tmp_path:
         ("train.jsonl", "train"),
         ("valid.jsonl", "valid"),
     ]
-    assert passed_over == ["README.md", "extra.jsonl", "trainer.json"]
+    assert passed_over == ["README.md", "extra.jsonl", "sub.jsonl/", "trainer.json"]
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,21 @@ def test_mlx_lm_directories_have_sides_and_other_files_are_passed_over(tmp_path:
         ("TRAIN.JSONL", "train"),
         ("validation-00000-of-00001.parquet", "valid"),
         ("val.csv", "valid"),
-        ("dev_2.json", "valid"),
-        ("test.v2.jsonl.gz", "test"),
+        ("dev.json", "valid"),
+        ("eval-00001-of-00002-0a1b2c.parquet", "valid"),
+        ("test.jsonl.gz", "test"),
     ],
 )
-def test_a_side_is_told_by_the_first_word_of_a_name(tmp_path: Path, name: str, side: str) -> None:
+def test_a_side_is_told_by_the_whole_name(tmp_path: Path, name: str, side: str) -> None:
     put(tmp_path / name)
     put(tmp_path / "train.txt")
     assert {file.name: file.side for file in find_files(tmp_path)[0]}[name] == side
+
+
+@pytest.mark.parametrize("name", ["dev-notes.jsonl", "test_v2.jsonl", "train.v2.jsonl", "validate.csv", "train-1.json"])
+def test_a_name_that_only_begins_like_a_side_has_none(tmp_path: Path, name: str) -> None:
+    put(tmp_path / name)
+    assert [file.side for file in find_files(tmp_path)[0]] == [None]
 
 
 def test_a_directory_without_such_names_is_read_whole_in_the_order_of_names(tmp_path: Path) -> None:
@@ -61,7 +68,10 @@ def test_a_single_file_has_no_side(tmp_path: Path) -> None:
 def test_paths_that_hold_nothing_are_errors(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="no such file or directory"):
         find_files(tmp_path / "missing")
-    with pytest.raises(CorpusError, match="holds no file of rows"):
+    with pytest.raises(CorpusError, match=r"holds no file of rows\n[^;]*to do: give one of \.jsonl"):
+        find_files(tmp_path)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(CorpusError, match=r"subfolders are not entered[\s\S]*give a subfolder, for instance data/"):
         find_files(tmp_path)
     with pytest.raises(CorpusError, match=r"'\.docx' is no format"):
         find_files(put(tmp_path / "rows.docx"))

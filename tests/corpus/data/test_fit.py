@@ -53,14 +53,19 @@ def test_a_long_text_becomes_several_rows_and_loses_nothing(tokenizer: Tokenizer
     ]
 
 
-def test_a_long_completion_is_cut_and_each_part_repeats_the_prompt(tokenizer: Tokenizer) -> None:
+def test_a_long_completion_loses_its_end_and_does_not_learn_to_end_there(tokenizer: Tokenizer) -> None:
     prompt = "Tell of the caterpillar.\n"
+    [whole] = lengths([row(1, prompt=prompt, completion=TEXT)], tokenizer)
     fitted = fit_rows([row(1, prompt=prompt, completion=TEXT)], tokenizer, 96)
-    assert {part["prompt"] for part in fitted.rows} == {prompt}
-    assert "".join("".join(part["completion"] for part in fitted.rows).split()) == "".join(TEXT.split())
-    assert max(lengths(fitted.rows, tokenizer)) <= 96
-    found = segments(fitted.rows, tokenizer)
-    assert [int(segment.tokens[-1]) == tokenizer.eos_id for segment in found] == [False] * (len(found) - 1) + [True]
+    [kept] = fitted.rows
+    assert kept["prompt"] == prompt
+    assert TEXT.startswith(kept["completion"])
+    [segment] = segments([kept], tokenizer)
+    assert 48 < len(segment.tokens) <= 96
+    assert tokenizer.eos_id not in segment.tokens
+    assert [(remark.number, remark.reason, remark.detail) for remark in fitted.cut] == [
+        (1, "too long, so that its end was cut off", f"{whole} tokens; a row has 96")
+    ]
 
 
 def test_a_completion_whose_prompt_takes_more_than_half_a_row_is_left_out(tokenizer: Tokenizer) -> None:
@@ -72,7 +77,8 @@ def test_a_completion_whose_prompt_takes_more_than_half_a_row_is_left_out(tokeni
     [remark] = fitted.left_out
     assert (remark.number, remark.reason) == (4, "too long, and its prompt takes more than half a row")
     assert remark.detail == f"{whole} tokens, {prompt} of them the prompt's; a row has {2 * prompt - 1}"
-    assert len(fit_rows(rows, tokenizer, 2 * prompt).rows) > 2
+    cut, other = fit_rows(rows, tokenizer, 2 * prompt).rows
+    assert (cut["prompt"], other) == (TEXT[:200], rows[1])
 
 
 def test_a_long_conversation_loses_its_last_exchanges(tokenizer: Tokenizer) -> None:

@@ -21,6 +21,8 @@ from chrysalis_mlx.corpus.data.files import find_files
 from chrysalis_mlx.corpus.data.formats import Record, read_records
 from chrysalis_mlx.errors import CorpusError
 
+TURNS = [{"role": "user", "content": "Why?"}, {"role": "assistant", "text": "So.", "content": "So."}]
+SHAREGPT = [{"from": "human", "value": "Why?", "text": "Why?"}, {"from": "gpt", "value": "So."}]
 ROWS = [{"text": "first"}, {"text": 'two\nlines, a comma; a "quote", 日本 🦋'}, {"text": "last"}]
 
 
@@ -81,6 +83,12 @@ def test_json_lines_are_numbered_by_line_and_go_on_after_a_bad_one(tmp_path: Pat
     assert last == Record(6, {"text": "line\u2028one"})
 
 
+@pytest.mark.parametrize("content", ['\n{\n "text": "a"\n}\n', '[{"text": "a"}]', "[\n]"])
+def test_json_over_several_lines_is_no_json_lines(tmp_path: Path, content: str) -> None:
+    with pytest.raises(CorpusError, match=r"a JSON list, or an object over several lines[\s\S]*name the file \.json"):
+        values(put(tmp_path / "rows.jsonl", content))
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -89,6 +97,10 @@ def test_json_lines_are_numbered_by_line_and_go_on_after_a_bad_one(tmp_path: Pat
         (json.dumps(ROWS[0]) + "\n\n" + json.dumps(ROWS[1]), ROWS[:2]),
         ("\ufeff[]", []),
         ('[{"text": "a"}, 3]', [{"text": "a"}, None]),
+        ('{"text": "alone"}', [{"text": "alone"}]),
+        (json.dumps({"messages": TURNS}), [{"messages": TURNS}]),
+        (json.dumps({"conversations": SHAREGPT, "tags": ["a"]}), [{"conversations": SHAREGPT, "tags": ["a"]}]),
+        (json.dumps({"text": "all of them", "rows": ROWS}), ROWS),
     ],
 )
 def test_json_holds_a_list_or_an_object_with_one_or_json_lines(
@@ -101,8 +113,8 @@ def test_json_holds_a_list_or_an_object_with_one_or_json_lines(
     ("content", "message"),
     [
         ('[{"text": "a"},\n {"text" "b"}]', r"not valid JSON: Expecting ':' delimiter\n.*line 2, column 10"),
-        ('{"a": [], "b": []}', "holds 2 lists"),
-        ('{"a": 1}', "holds 0 lists"),
+        ('{"a": [], "b": []}', "is no row, and holds 2 lists"),
+        ('{"a": 1}', "is no row, and holds 0 lists"),
         ('"text"', "neither a list nor an object"),
         ("", "not valid JSON"),
         ("[" * 100_000, "nested too deeply"),
@@ -160,7 +172,7 @@ def test_whatever_the_csv_module_writes_is_read_again(
     assert all(lines[record.number - 1].startswith('"') for record in records)
 
 
-def test_parquet_rows_are_numbered_and_lose_what_is_null(tmp_path: Path) -> None:
+def test_parquet_rows_are_numbered_and_their_turns_lose_what_is_null(tmp_path: Path) -> None:
     rows = [{"messages": [{"role": "user", "content": str(i), "tool_calls": None}], "note": None} for i in range(2500)]
     schema = pyarrow.schema(
         [
@@ -179,7 +191,7 @@ def test_parquet_rows_are_numbered_and_lose_what_is_null(tmp_path: Path) -> None
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), path)
     records = list(read_records(path))
     assert [record.number for record in records] == list(range(1, 2501))
-    assert records[1500].value == {"messages": [{"role": "user", "content": "1500"}]}
+    assert records[1500].value == {"messages": [{"role": "user", "content": "1500"}], "note": None}
 
 
 def test_a_file_that_is_no_parquet_is_an_error(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from chrysalis_mlx.batches.rows import form_of
 from chrysalis_mlx.corpus.data.conversation import CUT_AFTER, BadRowError
-from chrysalis_mlx.corpus.data.forms import FormName, convert, tell_form, why_no_form
+from chrysalis_mlx.corpus.data.forms import FormName, convert, known_keys, tell_form, why_no_form
 
 ASK = {"role": "user", "content": "Why?"}
 TELL = {"role": "assistant", "content": "Because."}
@@ -104,6 +104,25 @@ def test_tools_are_kept(row: dict[str, Any], tools: Any) -> None:
     assert told(row | {"tools": "" if isinstance(tools, str) else []}) == {"messages": TURNS}
 
 
+def test_bare_functions_become_tools() -> None:
+    assert told({"messages": TURNS, "functions": [TOOLS[0]["function"]]}) == {"messages": TURNS, "tools": TOOLS}
+
+
+def test_what_a_question_is_about_stands_before_it() -> None:
+    row = {"question": "Who?", "context": "Ada wrote it.", "answer": "Ada."}
+    assert told(row, chat=False) == {"prompt": "Ada wrote it.\n\nWho?", "completion": "Ada."}
+    assert told(row)["messages"][0]["content"] == "Ada wrote it.\n\nWho?"
+    dolly = {"instruction": "Who?", "context": "Ada wrote it.", "response": "Ada."}
+    assert told(dolly)["messages"][0]["content"] == "Who?\nAda wrote it."
+
+
+def test_keys_of_tables_may_be_written_with_capitals() -> None:
+    row = known_keys({"Prompt": "a", "COMPLETION": "b", "Note": 1, "System_Prompt": "Be brief."})
+    assert row == {"prompt": "a", "completion": "b", "Note": 1, "system_prompt": "Be brief."}
+    assert told(row, chat=False) == {"prompt": "Be brief.\n\na", "completion": "b"}
+    assert known_keys({"Text": "a", "text": "b", "TEXT": "c"}) == {"Text": "a", "text": "b", "TEXT": "c"}
+
+
 def test_alpaca_with_input_and_history() -> None:
     row = {"instruction": "Add.", "input": "1 2", "output": "3", "history": [["Hi.", "Hello."]]}
     assert told(row) == {
@@ -147,7 +166,7 @@ def test_text_stays_text(chat: bool) -> None:
 def test_the_keys_that_were_read_and_what_was_changed_are_told() -> None:
     row = {"conversations": [*SHAREGPT, {"from": "human", "value": "And?"}], "system": "Be brief.", "id": 3}
     converted = convert(row, "sharegpt", chat=True)
-    assert converted.used == {"conversations", "system", "tools"}
+    assert converted.used == {"conversations", "system", "system_prompt", "tools", "functions"}
     assert converted.notes == (CUT_AFTER,)
 
 
@@ -163,6 +182,7 @@ def test_the_keys_that_were_read_and_what_was_changed_are_told() -> None:
         ({"text": " \n"}, "text", "a text is empty", "text"),
         ({"prompt": "a", "completion": ""}, "completion", "a text is empty", "completion"),
         ({"prompt": "", "completion": "a"}, "completion", "a text is empty", "prompt"),
+        ({"prompt": "a", "completion": None}, "completion", "a value is missing", "completion is null"),
         ({"prompt": "a", "completion": 1}, "completion", "a value is not a text", "completion is 1"),
         ({"instruction": "a", "output": " "}, "alpaca", "a text is empty", "output"),
         ({"instruction": "", "input": "", "output": "a"}, "alpaca", "a text is empty", "instruction"),
@@ -179,6 +199,12 @@ def test_the_keys_that_were_read_and_what_was_changed_are_told() -> None:
             {"prompt": "a", "completion": "b", "label": False},
             "completion",
             "a row that says whether its answer is liked; preferences are not learned here",
+            "label is False",
+        ),
+        (
+            {"prompt": "a", "completion": "b", "chosen": "c"},
+            "completion",
+            "a preference row (chosen, rejected); preferences are not learned here",
             "",
         ),
     ],
@@ -203,3 +229,4 @@ def test_a_conversation_needs_a_chat_template(row: dict[str, Any]) -> None:
 def test_why_a_row_is_of_no_form() -> None:
     assert "preferences are not learned" in why_no_form({"prompt": "a", "chosen": "b", "rejected": "c"}).reason
     assert why_no_form({"title": "a", "body": "b"}).detail == "its keys: title, body"
+    assert why_no_form({"prompt": "a", "completion": None}).detail == "completion is null"

@@ -13,8 +13,18 @@ from hypothesis import strategies as st
 from chrysalis_mlx.batches.tokens import segments
 from chrysalis_mlx.corpus.document import Document
 from chrysalis_mlx.corpus.frame import text
-from chrysalis_mlx.corpus.frame.chunks import BLANK, HEADING, IN_LINE, LINE, Passage, Piece, cuts, fit
-from chrysalis_mlx.errors import CorpusError
+from chrysalis_mlx.corpus.frame.chunks import (
+    BLANK,
+    HEADING,
+    IN_LINE,
+    LINE,
+    NoRoomError,
+    Passage,
+    Piece,
+    cuts,
+    first_fitting,
+    fit,
+)
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from tests import tiny
 
@@ -165,7 +175,59 @@ def test_a_header_that_fills_the_row_is_an_error(tokenizer: Tokenizer) -> None:
     passages = text.passages(document, "# {repository}/{path}\n\n")
     room = len(tokenizer.encode(f"# {document.name}\n\n")) + 1
     assert len(fit(passages, tokenizer, room + 16)) > 3
-    with pytest.raises(CorpusError, match=r"leaves \d of \d+ tokens(.|\n)*very/long(.|\n)*raise training.row_length"):
+    with pytest.raises(NoRoomError, match=r"leaves \d of \d+ tokens(.|\n)*very/long(.|\n)*raise training.row_length"):
         fit(passages, tokenizer, room + 4)
-    with pytest.raises(CorpusError, match="leaves 0 of 32 tokens"):
+    with pytest.raises(NoRoomError, match="leaves 0 of 32 tokens"):
         fit(passages, tokenizer, 32)
+
+
+def test_every_row_length_gives_rows_or_an_error(tokenizer: Tokenizer) -> None:
+    """Around the header's length, and where later parts repeat more than the first measurement showed."""
+    document = Document("repo", "file.md", "")
+    body = "text " * 60 + "🦋" * 60
+
+    def render(part: str, number: int, before: str) -> dict[str, Any]:
+        return {"text": f"{HEADER}{'again ' * (number // 3 % 4)}{number} {part}"}
+
+    outcomes = set()
+    for row_length in range(len(tokenizer.encode(HEADER)), 60):
+        try:
+            rows = fit([Passage(document, "text", body, render)], tokenizer, row_length)
+        except NoRoomError:
+            outcomes.add("none")
+        else:
+            assert max(len(segment.tokens) for segment in segments(rows, tokenizer)) <= row_length
+            assert sum(row["text"].count("🦋") for row in rows) == 60
+            outcomes.add("rows")
+    assert outcomes == {"none", "rows"}
+
+
+def test_what_grows_without_end_is_an_error(tokenizer: Tokenizer) -> None:
+    passage = Passage(Document("repo", "file.md", ""), "text", "text " * 99, lambda part, *_: {"text": part * 40})
+    with pytest.raises(NoRoomError, match="of 64 tokens"):
+        fit([passage], tokenizer, 64)
+
+
+def test_a_part_knows_the_one_before_it(tokenizer: Tokenizer) -> None:
+    body = "".join(f"line {number} of many\n" for number in range(60))
+    passage = Passage(Document("repo", "file.md", ""), "text", body, lambda *given: {"text": given[0], "given": given})
+    rows = fit([passage], tokenizer, 64)
+    assert [row["given"][1:] for row in rows] == [
+        (1, ""),
+        *((number, row["text"]) for number, row in enumerate(rows[:-1], 2)),
+    ]
+
+
+def test_the_last_range_is_not_nearly_empty() -> None:
+    assert list(cuts(pieces(*[(10, LINE)] * 11), 100)) == [(0, 9), (9, 11)]  # else ten, and then a tenth of a range
+    assert list(cuts(pieces(*[(10, LINE)] * 12), 100)) == [(0, 10), (10, 12)]
+    assert list(cuts(pieces((80, LINE), (20, LINE), (2, LINE)), 100)) == [(0, 1), (1, 3)]
+    assert list(cuts(pieces((100, LINE), (2, LINE)), 100)) == [(0, 1), (1, 2)]
+
+
+def test_the_first_prompt_that_takes_at_most_half_of_a_row(tokenizer: Tokenizer) -> None:
+    prompts = ["chapter " * 50, "chapter " * 20, "chapter"]
+    tokens = [len(tokenizer.encode(prompt)) for prompt in prompts]
+    for number, prompt in enumerate(prompts):
+        assert first_fitting(prompts, tokenizer, 2 * tokens[number]) == prompt
+        assert first_fitting(prompts[: number + 1], tokenizer, 2 * tokens[number] - 1) == prompt

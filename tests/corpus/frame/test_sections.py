@@ -103,6 +103,24 @@ def test_python_that_does_not_parse_is_one_section() -> None:
     assert of("m.py", "def f(:", "  print 1") == [Section((), (), "def f(:\n  print 1")]
 
 
+def test_python_with_other_line_ends_loses_nothing() -> None:
+    function = "def f():\n    return 1\n"
+    alone = "x = 1\r" * 50 + function
+    assert sections(Document("repo", "m.py", alone)) == [Section((), (), alone.strip())]
+    in_string = f"x = 'a\rb'\n{function}"
+    assert [section.titles for section in sections(Document("repo", "m.py", in_string))] == [()]
+    for mark in ("\f", "\u2028", "\v", "\x85"):
+        text = (
+            f"x = '{mark}'\n{mark if mark == chr(12) else ''}y = 2\n\n" * 20 + function + "\n" + f"z = '{mark}'\n" * 40
+        )
+        found = sections(Document("repo", "m.py", text))
+        assert [section.titles for section in found] == [(), ("the function f",)]
+        assert found[1].body.startswith("def f():")
+        assert "\n".join(section.body for section in found).split() == text.split()
+    windows = "x = 1\r\n" * 50 + "def f():\r\n    return 1\r\n"
+    assert [section.titles for section in sections(Document("repo", "m.py", windows))] == [("the function f",)]
+
+
 def test_mappings_of_prose_divide_at_their_keys() -> None:
     prose = LONG
     text = (

@@ -18,7 +18,7 @@ UNIQUE = CopiesSection(backups="unique-only")
 def judged(live: list[str], backups: list[str], section: CopiesSection = UNIQUE) -> dict[int, Finding]:
     documents = [Document("old", f"{n}.md", text, backup=True) for n, text in enumerate(backups)]
     documents += [Document("new", f"{n}.md", text) for n, text in enumerate(live)]
-    return judge_backups(documents, section)
+    return judge_backups(documents, range(len(documents)), section)
 
 
 def test_a_version_that_has_grown_threefold_is_known() -> None:
@@ -41,6 +41,12 @@ def test_half_is_enough_and_less_stays() -> None:
 def test_of_backups_that_say_the_same_the_first_stays() -> None:
     texts = [prose(seed) for seed in (2, 3, 4, 5, 3, 2, 5)]
     assert judged([prose(1)], texts) == {number: Finding("backup of known text", 1.0) for number in (4, 5, 6)}
+
+
+def test_a_backup_that_another_rule_left_out_makes_nothing_known() -> None:
+    documents = [Document("old", f"{n}.md", prose(1), backup=True) for n in range(2)]
+    assert judge_backups(documents, [0, 1], UNIQUE) == {1: Finding("backup of known text", 1.0)}
+    assert judge_backups(documents, [1], UNIQUE) == {}
 
 
 def test_numbers_make_nothing_new() -> None:

@@ -1,7 +1,5 @@
 """Every score is its formula, and the first gate that closes decides."""
 
-import random
-import time
 import zlib
 from dataclasses import replace
 from pydoc_data.topics import topics
@@ -12,7 +10,6 @@ from hypothesis import strategies as st
 
 from chrysalis_mlx.blueprint.schema import GatesSection
 from chrysalis_mlx.corpus.document import Document
-from chrysalis_mlx.corpus.select.boilerplate import BoilerplateIndex
 from chrysalis_mlx.corpus.select.gates import (
     NGRAM,
     characters,
@@ -87,7 +84,7 @@ def test_repeated_ngrams_is_what_its_docstring_says(found: list[str]) -> None:
 
 
 def test_prose_passes_every_gate_and_has_every_score() -> None:
-    scores, failed = judge(Document("r", "a.md", PROSE), DEFAULT, BoilerplateIndex([], 3))
+    scores, failed = judge(Document("r", "a.md", PROSE), DEFAULT)
     assert failed is None
     assert list(scores) == [
         "characters",
@@ -98,15 +95,12 @@ def test_prose_passes_every_gate_and_has_every_score() -> None:
         "symbols",
         "repeated_lines",
         "repeated_ngrams",
-        "boilerplate",
     ]
     assert scores["characters"] == len(PROSE.strip())
     assert 0.25 < scores["zlib_ratio"] < 0.45
     assert 0.05 < scores["symbols"] < 0.3
     assert all(score == round(score, 4) for score in scores.values())
 
-
-LICENCES = [Document(name, "LICENSE", f"Copyright {name}\n{LINE}\nNo warranty of any kind is given.") for name in "abc"]
 
 CLOSED = {
     "characters": " \n\t\n",
@@ -117,14 +111,13 @@ CLOSED = {
     "symbols": "\n".join(f"{number}, {number * number}" for number in range(100, 200)),
     "repeated_lines": "\n".join(f"{LINE}\n{word}" for word in PROSE.split()[:40]),
     "repeated_ngrams": "\n".join(f"{word} {LINE}" for word in sorted(set(PROSE.split()))[-40:]),
-    "boilerplate": LICENCES[0].text,
 }
 
 
 @pytest.mark.parametrize("gate", CLOSED)
 def test_each_gate_closes_on_its_own_kind_and_nothing_after_it_is_measured(gate: str) -> None:
     section = replace(DEFAULT, min_zlib_ratio=None) if gate.startswith("repeated") else DEFAULT
-    scores, failed = judge(Document("r", "a", CLOSED[gate]), section, BoilerplateIndex(LICENCES, 3))
+    scores, failed = judge(Document("r", "a", CLOSED[gate]), section)
     assert failed == (gate, scores[gate])
     assert list(scores)[-1] == gate
 
@@ -137,12 +130,11 @@ def test_a_null_threshold_opens_a_gate() -> None:
         max_symbols=None,
         max_log_lines=None,
         generated=False,
-        max_boilerplate=None,
     )
     for text in CLOSED.values():
         if text.strip():
             document = Document("r", "a", text)
-            assert judge(document, section, BoilerplateIndex(LICENCES, 3)) == ({"characters": len(text.strip())}, None)
+            assert judge(document, section) == ({"characters": len(text.strip())}, None)
 
 
 def test_a_score_at_the_threshold_passes() -> None:
@@ -151,24 +143,3 @@ def test_a_score_at_the_threshold_passes() -> None:
     assert judge(document, replace(DEFAULT, max_symbols=0.4999))[1] == ("symbols", 0.5)
     assert judge(document, replace(DEFAULT, min_characters=4))[1] is None
     assert judge(document, replace(DEFAULT, min_characters=5)) == ({"characters": 4.0}, ("characters", 4.0))
-
-
-def test_without_an_index_there_is_no_boilerplate() -> None:
-    scores, failed = judge(LICENCES[0], DEFAULT)
-    assert failed is None
-    assert "boilerplate" not in scores
-
-
-def test_ten_times_the_text_takes_about_ten_times_the_time() -> None:
-    chance = random.Random(0)
-    vocabulary = [f"{number:x}" for number in range(5000)]
-    text = "\n".join(" ".join(chance.choices(vocabulary, k=12)) for _ in range(40_000))
-    index = BoilerplateIndex([], 3)
-
-    def seconds(part: str) -> float:
-        start = time.process_time()
-        assert judge(Document("r", "a", part), replace(DEFAULT, max_symbols=None), index)[1] is None
-        return time.process_time() - start
-
-    small = min(seconds(text[: len(text) // 10]) for _ in range(3))
-    assert seconds(text) < 25 * small
