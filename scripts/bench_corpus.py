@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,16 +24,18 @@ _AT_ONCE = 64
 
 
 def copies(genome: Path, count: int) -> Iterator[GenomeFile]:
-    """The genome's files `count` times; in every copy but the first the letters of words are exchanged anew."""
-    for copy in range(count):
-        known: dict[str, str] = {}
+    """The genome's files `count` times; in every copy but the first each word is another, about as frequent one.
 
-        def other(match: re.Match[str], copy: int = copy, known: dict[str, str] = known) -> str:
-            word = match[0]
-            if word not in known:
-                digest = hashlib.sha256(f"{copy} {word.lower()}".encode()).digest()
-                known[word] = "".join(word[byte % len(word)] for byte, _ in zip(digest, word, strict=False))
-            return known[word]
+    So no copy resembles another, and all are about as many tokens.
+    """
+    frequency = Counter(word for file in read_genome(genome) for word in _WORD.findall(file.text))
+    ranked = [word for word, _ in sorted(frequency.items(), key=lambda item: (-item[1], item[0]))]
+    ranks = {word: rank for rank, word in enumerate(ranked)}
+    for copy in range(count):
+
+        def other(match: re.Match[str], copy: int = copy) -> str:
+            partner = ranks[match[0]] ^ copy  # a different one in each copy, and each is the partner of one
+            return ranked[partner] if partner < len(ranked) else match[0]
 
         for file in read_genome(genome):
             # A backup repository keeps a name that says so.
