@@ -11,7 +11,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import field
 from typing import Any, Literal
 
@@ -53,8 +53,10 @@ def from_plain(cls: type, value: Any) -> tuple[Any, list[str]]:
     Returns:
         the object and no problems; or None and one line for each problem: path, value and fix.
     """
-    problems: list[str] = []
-    return _section(cls, value, "", problems), problems
+    problems = _Problems()
+    for name, place in _places(cls, ""):
+        problems.places.setdefault(name, []).append(place)
+    return _section(cls, value, "", problems), list(problems)
 
 
 def to_plain(value: Any) -> Any:
@@ -80,7 +82,29 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _section(cls: type, value: Any, path: str, problems: list[str]) -> Any:
+class _Problems(list[str]):
+    """What is wrong with a file.
+
+    Attributes:
+        places: where a key belongs, for keys that stand in a wrong section.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: dict[str, list[str]] = {}
+
+
+def _places(cls: type, path: str) -> Iterator[tuple[str, str]]:
+    """Names of the fields below a section, and the sections' own, with their paths."""
+    hints = typing.get_type_hints(cls)
+    for name in (item.name for item in dataclasses.fields(cls) if item.init):
+        hint = hints[name]
+        yield name, f"{path}{name}"
+        if dataclasses.is_dataclass(hint):
+            yield from _places(typing.cast(type, hint), f"{path}{name}.")
+
+
+def _section(cls: type, value: Any, path: str, problems: _Problems) -> Any:
     """Build a dataclass from a mapping; what is wrong goes to `problems`."""
     if value is None:
         value = {}
@@ -95,7 +119,8 @@ def _section(cls: type, value: Any, path: str, problems: list[str]) -> Any:
         at = f"{path}.{key}" if path else str(key)
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(fields)}"
+            near = problems.places.get(key, near)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known here: {', '.join(fields)}"
             problems.append(f"{at}: unknown key; {hint}")
         else:
             arguments[key] = _field(hints[key], item, at, fields[key].metadata, problems)
@@ -105,7 +130,7 @@ def _section(cls: type, value: Any, path: str, problems: list[str]) -> Any:
     return None if len(problems) > before else cls(**arguments)
 
 
-def _field(hint: Any, value: Any, path: str, limits: Mapping[str, Any], problems: list[str]) -> Any:
+def _field(hint: Any, value: Any, path: str, limits: Mapping[str, Any], problems: _Problems) -> Any:
     if dataclasses.is_dataclass(hint):
         return _section(typing.cast(type, hint), value, path, problems)
     entry = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
@@ -124,7 +149,7 @@ def _field(hint: Any, value: Any, path: str, limits: Mapping[str, Any], problems
     return converted
 
 
-def _entries(cls: type, value: Any, path: str, problems: list[str]) -> Any:
+def _entries(cls: type, value: Any, path: str, problems: _Problems) -> Any:
     """A list of sections; one that is only a text is the section whose first field it is."""
     items = [value] if isinstance(value, (str, dict)) else value
     if not isinstance(items, list):
@@ -137,7 +162,7 @@ def _entries(cls: type, value: Any, path: str, problems: list[str]) -> Any:
     )
 
 
-def _mapping(hint: Any, value: Any, path: str, limits: Mapping[str, Any], problems: list[str]) -> Any:
+def _mapping(hint: Any, value: Any, path: str, limits: Mapping[str, Any], problems: _Problems) -> Any:
     """A mapping whose keys are the user's own; the limits are those of each of its values."""
     if not isinstance(value, dict):
         problems.append(f"{path}: {value!r} is not {describe_type(hint)}")

@@ -58,8 +58,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a whole, indented JSON file or nothing."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write a whole, indented JSON file or nothing; bytes in a path that are not UTF-8 come back when it is read."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    # What Python makes of such bytes is escaped, which is JSON as well as Python.
+    write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def sha256_file(path: Path) -> str:

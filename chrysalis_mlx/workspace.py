@@ -18,7 +18,6 @@ from chrysalis_mlx.genome.history import History
 from chrysalis_mlx.genome.manifest import copy_manifest
 from chrysalis_mlx.genome.text.format import genome_identity
 from chrysalis_mlx.gguf.hyperparameters import Hyperparameters
-from chrysalis_mlx.gguf.quantize import file_type
 from chrysalis_mlx.machine import memory_bytes
 from chrysalis_mlx.models.directory import ModelDirectory
 from chrysalis_mlx.models.facts import resolve_facts
@@ -57,8 +56,11 @@ class Workspace:
     model: ModelDirectory
 
     @classmethod
-    def create(cls, directory: Path, origin: Origin) -> Workspace:
+    def create(cls, directory: Path, origin: Origin, *, again: bool = False) -> Workspace:
         """Begin a run. What cannot work is found here, before any stage has cost time.
+
+        Args:
+            again: in place of a run of which no stage has finished.
 
         Raises:
             UsageError: not exactly one of genome and data, or no model named, neither here nor in the blueprint.
@@ -68,7 +70,7 @@ class Workspace:
         taken = directory.is_dir() and any(
             path.suffix != ".partial" and path.name not in GENOME_FILES for path in directory.iterdir()
         )
-        if taken or (directory.exists() and not directory.is_dir()):
+        if (taken and not again) or (directory.exists() and not directory.is_dir()):
             raise RunError("the directory is not empty and holds no run", where=directory, fix="name a new directory")
         name, reason = _named_or_matching(origin)
         resolved = _with_model(load_blueprint(find_blueprint(name)), origin.model)
@@ -82,6 +84,8 @@ class Workspace:
             "blueprint": {"name": resolved.name, "reason": reason, "sha256": sha256_json(to_dict(resolved))},
             "seed": resolved.training.seed,
         }
+        if again and "data" in record:
+            (directory / "genome.json").unlink(missing_ok=True)
         write_text(directory / "blueprint.yaml", dump_blueprint(resolved, header=_header(name)))
         return cls(Run.create(directory, record), resolved, opened)
 
@@ -114,6 +118,8 @@ class Workspace:
     def ensure(cls, directory: Path, origin: Origin = Origin()) -> Workspace:
         """Open the run, or begin it when there is none; what is named must agree with what is recorded.
 
+        A run of which no stage has finished is begun again from other material: data that were mended, for instance.
+
         Raises:
             UsageError: a new run without a genome or data.
             RunError: the run was made from something else.
@@ -121,6 +127,10 @@ class Workspace:
         if not Run.exists(directory):
             return cls.create(directory, origin)
         opened = cls.open(directory)
+        nothing_done = not any(stage.get("status") == "done" for stage in opened.run.record["stages"].values())
+        if nothing_done and opened._is_from_other(origin):
+            source = origin.model or opened.run.record["model"]["source"]
+            return cls.create(directory, dataclasses.replace(origin, model=source), again=True)
         opened._require_same(origin)
         return opened
 
@@ -171,10 +181,14 @@ class Workspace:
         hashes = {f"blueprint.{section}": sha256_json(content[section]) for section in sections}
         return {"model": sha256_json(self.run.record["model"]["files"]), **hashes}
 
+    def _is_from_other(self, origin: Origin) -> bool:
+        """Whether a genome or data are named that the run was not begun with."""
+        if origin.data is not None:
+            return self.material.get("data") != sha256_files(origin.data)
+        return origin.genome is not None and self.material.get("genome") != genome_identity(origin.genome).sha256
+
     def _require_same(self, origin: Origin) -> None:
         record, fix = self.run.record, "use a new run directory"
-        if not any(stage.get("status") == "done" for stage in record["stages"].values()):
-            fix += ", or remove this one, of which no stage has finished"
         where = self.run.directory
         if origin.blueprint is not None:
             named = load_blueprint(find_blueprint(origin.blueprint))
@@ -192,10 +206,9 @@ class Workspace:
                 where=where,
                 fix=fix,
             )
-        if origin.genome is not None and self.material.get("genome") != genome_identity(origin.genome).sha256:
-            raise RunError("this run was begun with another genome", where=where, fix=fix)
-        if origin.data is not None and self.material.get("data") != sha256_files(origin.data):
-            raise RunError("this run was begun with other data", where=where, fix=fix)
+        if self._is_from_other(origin):
+            what = "other data" if origin.data else "another genome"
+            raise RunError(f"this run was begun with {what}", where=where, fix=fix)
 
 
 def _named_or_matching(origin: Origin) -> tuple[str, str]:
@@ -249,10 +262,8 @@ def _adapter_spec(blueprint: Blueprint, model: ModelDirectory) -> AdapterSpec:
 
 
 def _check_fit(blueprint: Blueprint, model: ModelDirectory) -> None:
-    """Architecture, row length, adapter and export types, before anything is spent on them."""
+    """Architecture, row length and adapter, before anything is spent on them."""
     Hyperparameters.from_config(model.config)  # what cannot be exported is not worth training
-    for name in blueprint.export.quantize:
-        file_type(name)
     if blueprint.training.row_length > model.context_length:
         raise CorpusError(
             f"training.row_length is {blueprint.training.row_length}, the model's context has {model.context_length}",

@@ -19,7 +19,7 @@ ROOMS = {
     "gguf": "errors run models",
     "models": "errors run gguf",
     "adapters": "errors models",
-    "blueprint": "errors config adapters models",
+    "blueprint": "errors config gguf adapters models",
     "batches": "errors run models",
     "genome": "errors progress config run",
     "backends": "errors progress models adapters batches",

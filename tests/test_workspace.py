@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from chrysalis_mlx.blueprint.load import load_blueprint, to_dict
 from chrysalis_mlx.blueprint.match import best_blueprint
-from chrysalis_mlx.errors import GenomeError, RunError, UsageError
+from chrysalis_mlx.errors import BlueprintError, GenomeError, RunError, UsageError
 from chrysalis_mlx.genome.text.format import genome_identity
 from chrysalis_mlx.machine import memory_bytes
 from chrysalis_mlx.models.facts import resolve_facts
@@ -137,6 +138,8 @@ def test_rows_of_ones_own_are_the_material(tmp_path: Path, given: tuple[Path, Pa
     assert "genome" not in workspace.run.record
     assert not workspace.run.path("genome.json").exists()
     assert Workspace.ensure(workspace.run.directory, origin).material == workspace.material
+    workspace.run.record["stages"]["corpus"] = {"status": "done"}
+    workspace.run.save()
     with pytest.raises(RunError, match="this run was begun with another genome"):
         Workspace.ensure(workspace.run.directory, Origin(genome=given[0]))
     data.write_text('{"text": "two"}\n')
@@ -144,6 +147,46 @@ def test_rows_of_ones_own_are_the_material(tmp_path: Path, given: tuple[Path, Pa
         Workspace.ensure(workspace.run.directory, origin)
     with pytest.raises(RunError, match="the data were changed after the run began"):
         workspace.require_material()
+
+
+def test_a_run_of_which_nothing_is_done_begins_again_from_other_material(
+    tmp_path: Path, given: tuple[Path, Path], tiny_model: Path
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"txt": "one"}\n')
+    origin = Origin(data=data, model=str(tiny_model), blueprint=str(given[1]))
+    failed = Workspace.create(tmp_path / "run", origin)
+    failed.run.record["stages"]["corpus"] = {"status": "failed"}
+    failed.run.save()
+    data.write_text('{"text": "one"}\n')
+    mended = Workspace.ensure(tmp_path / "run", origin)
+    assert mended.material == {"data": sha256_file(data)}
+    assert mended.run.record["stages"] == {}
+    of_genome = Workspace.ensure(tmp_path / "run", dataclasses.replace(origin, data=None, genome=given[0]))
+    assert of_genome.material == {"genome": genome_identity(given[0]).sha256}
+    assert of_genome.run.path("genome.json").exists()
+    again = Workspace.ensure(tmp_path / "run", Origin(data=data, blueprint=str(given[1])))
+    assert (again.model, again.run.path("genome.json").exists()) == (mended.model, False)
+    # What is wrong leaves the run as it was.
+    given[1].write_text("nonsense: 1\n")
+    with pytest.raises(BlueprintError):
+        Workspace.ensure(tmp_path / "run", dataclasses.replace(origin, data=None, genome=given[0]))
+    assert Workspace.open(tmp_path / "run").material == again.material
+
+
+def test_a_path_that_is_not_utf8_is_recorded_and_found_again(
+    tmp_path: Path, given: tuple[Path, Path], tiny_model: Path
+) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/by\xfftes"))
+    try:
+        folder.mkdir()
+    except OSError:  # macOS has UTF-8 names alone
+        folder = tmp_path / "bytes"
+        folder.mkdir()
+    (folder / "rows.jsonl").write_text('{"text": "one"}\n')
+    origin = Origin(data=folder, model=str(tiny_model), blueprint=str(given[1]))
+    Workspace.create(tmp_path / "run", origin)
+    assert Workspace.ensure(tmp_path / "run", origin).require_material() == folder
 
 
 def test_a_directory_of_rows_is_all_its_files(tmp_path: Path, given: tuple[Path, Path], tiny_model: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,18 @@ import yaml
 
 from chrysalis_mlx.blueprint.schema import (
     VERSION,
+    AdapterSection,
     Blueprint,
+    ExportSection,
     ExpressionSection,
     FramingSection,
     MatchSection,
+    SplitSection,
     TrainingSection,
 )
 from chrysalis_mlx.config import from_plain, read_yaml, to_plain
 from chrysalis_mlx.errors import BlueprintError
+from chrysalis_mlx.gguf.quantize import TYPES
 
 _YAML_LINE_ENDS = "\x85\u2028\u2029"
 
@@ -57,8 +61,7 @@ def parse_blueprint(text: str, *, where: str) -> Blueprint:
     if moved := _moved(plain):
         raise BlueprintError("the blueprint is of version 1", [moved], where=where)
     blueprint, problems = from_plain(Blueprint, plain)
-    if not problems:
-        problems = _contradictions(blueprint)
+    problems = [*problems, *_contradictions(plain)]
     if problems:
         count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
         raise BlueprintError(f"the blueprint has {count}", problems, where=where)
@@ -97,15 +100,21 @@ def _moved(plain: Any) -> str | None:
     return "; ".join([f"version: this program reads version {VERSION}; set it to {VERSION}", *held])
 
 
-def _contradictions(blueprint: Blueprint) -> list[str]:
-    """What no single field shows."""
-    return [
-        *_match_contradictions(blueprint.match),
-        *_expression_contradictions(blueprint.expression),
-        *_framing_contradictions(blueprint.framing),
-        *_training_contradictions(blueprint.training),
-        *_other_contradictions(blueprint),
-    ]
+def _contradictions(plain: Any) -> Iterator[str]:
+    """What no single field shows, in those sections whose every field is right by itself."""
+    checks: dict[str, tuple[type, Callable[[Any], Iterator[str]]]] = {
+        "match": (MatchSection, _match_contradictions),
+        "expression": (ExpressionSection, _expression_contradictions),
+        "framing": (FramingSection, _framing_contradictions),
+        "split": (SplitSection, _split_contradictions),
+        "adapter": (AdapterSection, _adapter_contradictions),
+        "training": (TrainingSection, _training_contradictions),
+        "export": (ExportSection, _export_contradictions),
+    }
+    for name, (cls, check) in checks.items():
+        section, problems = from_plain(cls, plain.get(name) if isinstance(plain, dict) else None)
+        if not problems:
+            yield from check(section)
 
 
 def _match_contradictions(match: MatchSection) -> Iterator[str]:
@@ -145,9 +154,17 @@ def _training_contradictions(training: TrainingSection) -> Iterator[str]:
         )
 
 
-def _other_contradictions(blueprint: Blueprint) -> Iterator[str]:
-    split = blueprint.split
+def _split_contradictions(split: SplitSection) -> Iterator[str]:
     if split.valid + split.test > 0.5:
         yield f"split: valid {split.valid} + test {split.test} leave less than half to train on; lower them"
-    if not blueprint.adapter.modules:
+
+
+def _adapter_contradictions(adapter: AdapterSection) -> Iterator[str]:
+    if not adapter.modules:
         yield "adapter.modules: an empty list trains nothing; use ['all-linear']"
+
+
+def _export_contradictions(export: ExportSection) -> Iterator[str]:
+    for name in export.quantize:
+        if name not in TYPES:
+            yield f"export.quantize: no GGUF type is called {name!r}; the types are {', '.join(TYPES)}"

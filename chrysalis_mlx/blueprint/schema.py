@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from chrysalis_mlx.config import option
+from chrysalis_mlx.gguf.quantize import TYPES
 
 VERSION = 2
 
@@ -238,7 +239,9 @@ class EvaluationSection:
 class ExportSection:
     """What leaves the chrysalis."""
 
-    quantize: tuple[str, ...] = option(("F16", "Q8_0", "Q4_K_M"), "one GGUF file for each of these types")
+    quantize: tuple[str, ...] = option(
+        ("F16", "Q8_0", "Q4_K_M"), f"one GGUF file for each of these types, of {', '.join(TYPES)}"
+    )
     dtype: Literal["float32", "float16", "bfloat16"] = option("float32", "of fused/; GGUF files do not depend on it")
     system: str | None = option(None, "system prompt written into the Modelfile")
     context: int | None = option(None, "num_ctx of the Modelfile; null: the model's own, at most 8192", minimum=16)

@@ -29,6 +29,8 @@ def show(view: View, expression: Mapping[str, Any], *, files: bool = False, path
     _show_account(expression)
     if files:
         _show_files([file for file in expression.get("files", []) if matches(file, None, path)])
+        if "data" in expression and not expression["files"]:
+            say("no gate has judged the rows, and no copies were looked for: set data.gates or data.copies")
     if not view.numbers:
         say(f"none of the {view.rows:,} rows of {view.side} matches")
         return

@@ -12,16 +12,17 @@ from typing import Any
 from chrysalis_mlx.batches.rows import Row
 from chrysalis_mlx.blueprint.schema import Blueprint, ExpressionSection, GatesSection
 from chrysalis_mlx.corpus.contamination import NgramIndex, shares_ngram
-from chrysalis_mlx.corpus.data.convert import divide, missing_sides, read_data
+from chrysalis_mlx.corpus.data.compared import documents_of
+from chrysalis_mlx.corpus.data.convert import DataSet, divide, missing_sides, read_data, require_rows
 from chrysalis_mlx.corpus.data.fit import fit_rows
 from chrysalis_mlx.corpus.data.report import count_reasons
-from chrysalis_mlx.corpus.document import Document, Selected, Verdict
+from chrysalis_mlx.corpus.document import Document, Verdict
 from chrysalis_mlx.corpus.frame.chunks import NoRoomError
 from chrysalis_mlx.corpus.frame.framer import Framer
 from chrysalis_mlx.corpus.frame.history import commit_rows, occurrences
 from chrysalis_mlx.corpus.select.patterns import is_backup, weight_of
 from chrysalis_mlx.corpus.select.select import Selection, select
-from chrysalis_mlx.corpus.split import SIDES, split_documents
+from chrysalis_mlx.corpus.split import split_documents
 from chrysalis_mlx.corpus.write import Corpus
 from chrysalis_mlx.errors import CorpusError
 from chrysalis_mlx.genome.history import Commit, History
@@ -120,31 +121,43 @@ def corpus_of_data(path: Path, blueprint: Blueprint, tokenizer: Tokenizer, *, pr
     section, split = blueprint.data, blueprint.split
     data = read_data(path, section, chat=tokenizer.chat is not None)
     corpus = Corpus({file.name: file.rows for file in data.report.files}, split.ngram)
-    selected: list[Selected] = []
+    data, parts = _fitted(data, path, tokenizer, blueprint.training.row_length, progress)
+    documents = documents_of(data.rows)
+    selection = Selection([], [])
     if section.gates or section.copies or missing_sides(data, section):
-        selection = select(data.documents(), _expression_of_data(blueprint), _uncounted, progress=progress)
-        selected = selection.selected
-        corpus.files = [_entry(verdict) for verdict in selection.verdicts if not verdict.expressed]
-        data = data.kept(number for number, verdict in enumerate(selection.verdicts) if verdict.expressed)
-        if not data.rows:
+        selection = select(documents, _expression_of_data(blueprint), _uncounted, progress=progress)
+        kept = [number for number, verdict in enumerate(selection.verdicts) if verdict.expressed]
+        data, parts, documents = data.kept(kept), [parts[i] for i in kept], [documents[i] for i in kept]
+        if not kept:
             raise CorpusError(
                 "the gates and the search for copies leave no row",
                 where=path,
                 fix="set data.gates or data.copies to false, or loosen expression.gates",
             )
-    sides = divide(data, section, split, lambda: selected)
-    whole = list(zip(data.rows, data.documents(), sides, strict=True))
-    for side in SIDES:
-        rows = [row for row, _, of in whole if of == side]
-        fitted = fit_rows(rows, tokenizer, blueprint.training.row_length, progress=progress)
-        corpus.rows[side] = fitted.rows
-        gone = {f"{remark.file}/{remark.number}" for remark in fitted.left_out}
-        corpus.documents[side] = [document for _, document, of in whole if of == side and document.name not in gone]
-        data.report.left_out += fitted.left_out
-        data.report.changed += fitted.cut
+    sides = divide(data, section, split, lambda: selection.selected)
+    for rows, document, side in zip(parts, documents, sides, strict=True):
+        corpus.rows[side] += rows
+        corpus.documents[side].append(document)
+    if section.gates or section.copies:
+        corpus.files = list(_entries(selection, sides).values())
     corpus.left_out = count_reasons(data.report.left_out)
     corpus.account["data"] = data.report.plain()
     return corpus
+
+
+def _fitted(
+    data: DataSet, path: Path, tokenizer: Tokenizer, row_length: int, progress: Progress
+) -> tuple[DataSet, list[list[Row]]]:
+    """The rows that fit into `row_length` tokens, and what each of them has become."""
+    fitted = fit_rows(data.rows, tokenizer, row_length, progress=progress)
+    data.report.left_out += fitted.left_out
+    data.report.changed += fitted.cut
+    parts: dict[int, list[Row]] = {}
+    for row, origin in zip(fitted.rows, fitted.origins, strict=True):
+        parts.setdefault(origin, []).append(row)
+    left = data.kept(parts)
+    require_rows(left, path, has_sides=any(data.sides), fix="raise training.row_length, or shorten the rows")
+    return left, list(parts.values())
 
 
 def _framed_at_all(selection: Selection, framer: Framer) -> Selection:

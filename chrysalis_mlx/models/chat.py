@@ -123,7 +123,8 @@ class ChatTemplate:
             variables: as `render`.
 
         Raises:
-            CorpusError: the template refuses the conversation, or an answer cannot be found in it.
+            CorpusError: the template refuses the conversation, or an answer cannot be found in it, or a call that is
+                one: the model would learn to say nothing.
             ModelError: the template is no Jinja template.
         """
 
@@ -138,12 +139,24 @@ class ChatTemplate:
         else:
             off = [_turn(show, messages, i, text, names) for i, turn in enumerate(messages) if _is_off(turn)]
             spans = [span for span in marked if not any(_overlap(span, other) for other in off if other)]
+        _require_calls(messages, "".join(text[start:end] for start, end in spans))
         if not spans or not _is_learned(messages[-1]):
             return Conversation(text, tuple(spans), True)
         start, end = spans[-1]
         if text[start:end].rstrip().endswith(names) or _past_token(text, end, names) > end:
             return Conversation(text, tuple(spans), True)
         return Conversation(text, (*spans[:-1], (start, len(text))), False)
+
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Whether the model is told of the tools that stand beside a conversation."""
+        messages = [{"role": "user", "content": "a"}]
+        [mark, *_] = _unused(messages)
+        function = {"name": mark, "description": mark, "parameters": {"type": "object", "properties": {}}}
+        try:
+            return mark in self.render(messages, tools=[{"type": "function", "function": function}])
+        except CorpusError:
+            return False
 
     def _render(
         self, messages: Sequence[Message], tools: Any, variables: Mapping[str, Any]
@@ -221,6 +234,17 @@ def _turn(
     except CorpusError:  # some templates refuse a conversation that stops here
         return start, end
     return (len(prompt) if text.startswith(prompt) and len(prompt) <= end else start), end
+
+
+def _require_calls(messages: Sequence[Message], learned: str) -> None:
+    """Make sure that the model learns each of the calls that its turns consist of."""
+    for number, message in enumerate(messages, 1):
+        for call in (_is_learned(message) and message.get("tool_calls")) or ():
+            if str(call.get("function", call).get("name")) not in learned:
+                raise CorpusError(
+                    f"the model's chat template does not show the calls of message {number}",
+                    fix="take a model that was taught to call tools, or leave the conversation out",
+                )
 
 
 def _past_token(text: str, at: int, names: tuple[str, ...]) -> int:

@@ -113,6 +113,7 @@ def test_a_value_out_of_range_names_the_range(text: str, expected: str) -> None:
         ),
         ("match: {min_memory: 16, max_memory: 8}", "match.max_memory: 8.0 is not above match.min_memory 16.0"),
         ("expression: {copies: {near: 0.4}}", "expression.copies.near: 0.4 is below expression.copies.family 0.5"),
+        ("export: {quantize: [F16, Q9_9]}", "export.quantize: no GGUF type is called 'Q9_9'; the types are F32, F16"),
         ("framing: {header: '{commit}'}", "framing.header: 'commit' cannot be filled in"),
         ("framing: {header: '{0}'}", "framing.header: "),
         ("framing: {header: '{'}", "framing.header: "),
@@ -123,6 +124,24 @@ def test_a_value_out_of_range_names_the_range(text: str, expected: str) -> None:
 def test_fields_that_contradict_each_other(text: str, words: str) -> None:
     (problem,) = problems(text)
     assert words in problem
+
+
+def test_wrong_fields_hide_no_contradiction_in_another_section() -> None:
+    text = "adapter: {rnk: 4, modules: []}\nsplit: {valid: 0.3, test: 0.3}\nexport: {quantize: Q9_9}\nname: 3\n"
+    assert [problem.split(":")[0] for problem in problems(text)] == ["adapter.rnk", "name", "split", "export.quantize"]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("row_length: 512", "row_length: unknown key; did you mean 'training.row_length'?"),
+        ("training: {rank: 4}", "training.rank: unknown key; did you mean 'adapter.rank'?"),
+        ("adapter: {training: {}}", "adapter.training: unknown key; did you mean 'training'?"),
+        ("gates: {}", "gates: unknown key; did you mean 'expression.gates' or 'data.gates'?"),
+    ],
+)
+def test_a_key_in_a_wrong_section_is_told_its_own(text: str, hint: str) -> None:
+    assert problems(text) == (hint,)
 
 
 def test_all_problems_come_at_once() -> None:
@@ -269,6 +288,7 @@ def consistent(blueprint: Blueprint) -> Blueprint:
             mix=mix if any(dataclasses.astuple(mix)) else MixSection(text=1.0),
         ),
         split=dataclasses.replace(split, valid=split.valid / 2, test=split.test / 2),
+        export=dataclasses.replace(blueprint.export, quantize=("F16", "Q4_K_M")[: len(blueprint.export.quantize)]),
         training=dataclasses.replace(
             training,
             warmup_steps=min(training.warmup_steps, training.steps - 1),

@@ -241,7 +241,9 @@ def test_gates_and_copies_judge_rows_where_they_are_asked_to(
     assert (judged["considered"], judged["expressed"]) == (15, 12)
     assert judged["left_out"] == {"copy": 1, "gate: zlib_ratio": 1, "near copy": 1}
     files = json.loads((tmp_path / "judged/corpus/expression.json").read_text())["files"]
-    assert [(file["path"], file["rule"]) for file in files] == [
+    assert [file["path"] for file in files] == [str(number) for number in range(1, 16)]
+    assert {(file["rule"], file["side"] in SIDES) for file in files if file["expressed"]} == {("include: *", True)}
+    assert [(file["path"], file["rule"]) for file in files if not file["expressed"]] == [
         ("13", "copy of mine.jsonl/5"),
         ("14", "gate: zlib_ratio"),
         ("15", "near copy of mine.jsonl/6"),

@@ -1,8 +1,7 @@
-"""Files of one's own rows, to rows of the corpus: read, converted, compared, divided."""
+"""Files of one's own rows, to rows of the corpus: read, converted, divided."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,12 @@ from chrysalis_mlx.blueprint.schema import DataSection, SplitSection
 from chrysalis_mlx.corpus.data.conversation import BadRowError
 from chrysalis_mlx.corpus.data.files import DataFile, find_files
 from chrysalis_mlx.corpus.data.formats import read_records
-from chrysalis_mlx.corpus.data.forms import FormName, convert, known_keys, tell_form, why_no_form
+from chrysalis_mlx.corpus.data.forms import FORMS, FormName, convert, known_keys, tell_form, why_no_form
 from chrysalis_mlx.corpus.data.report import DataReport, FileReport, Remark, listed, writable
-from chrysalis_mlx.corpus.document import Document, Selected
+from chrysalis_mlx.corpus.document import Selected
 from chrysalis_mlx.corpus.split import SIDES, split_documents
 from chrysalis_mlx.errors import CorpusError
 
-# A line that this share of the prompts has, and at least so many of them, tells nothing about likeness.
-_COMMON_SHARE, _COMMON_ROWS = 0.05, 5
 _NOTHING: tuple[object, ...] = (None, "", [], {})
 
 
@@ -35,17 +32,6 @@ class DataSet:
     rows: list[Row]
     sides: list[str | None]
     report: DataReport
-
-    def documents(self) -> list[Document]:
-        """What the gates, the search for copies and the split compare: each row's prompt and answers as one text.
-
-        What many rows have in common is left away, or all of them would be alike: system messages, tools, and the
-        lines of prompts that at least 5% of the rows repeat.
-        """
-        lines = Counter(line for row in self.rows for line in set(_asked(row).split("\n")))
-        often = max(_COMMON_ROWS, _COMMON_SHARE * len(self.rows))
-        common = {line for line, rows in lines.items() if rows >= often}
-        return [_document(row, common) for row in self.rows]
 
     def kept(self, indices: Iterable[int]) -> DataSet:
         """The same with only these rows."""
@@ -66,16 +52,24 @@ def read_data(path: Path, section: DataSection, *, chat: bool) -> DataSet:
     data = DataSet([], [], DataReport(passed_over=passed_over))
     for file in files:
         _read(file, None if section.form == "auto" else section.form, chat, data)
-    needed: str | None = "train" if any(file.side for file in files) else None
-    if needed not in data.sides:
+    require_rows(data, path, has_sides=any(file.side for file in files), fix=f"mend them. {FORMS}")
+    return data
+
+
+def require_rows(data: DataSet, where: Path, *, has_sides: bool, fix: str) -> None:
+    """Make sure that there is something to train on.
+
+    Raises:
+        CorpusError: there is nothing; it lists the first rows that were left out, and why.
+    """
+    if not data.rows or (has_sides and "train" not in data.sides):
         left_out = data.report.left_out
         raise CorpusError(
-            f"none of the rows{' to train on' if needed else ''} can be learned from"
+            f"none of the rows{' to train on' if has_sides else ''} can be learned from"
             + (f":\n{listed(left_out)}" if left_out else "; there are none"),
-            where=path,
-            fix="mend the rows, or name their form: messages, sharegpt, alpaca, completion or text (data.form)",
+            where=where,
+            fix=fix,
         )
-    return data
 
 
 def missing_sides(data: DataSet, section: DataSection) -> list[str]:
@@ -113,19 +107,37 @@ def divide(
     sides = [side or "train" for side in data.sides]
     if not missing:
         return sides
+    train = [index for index, side in enumerate(sides) if side == "train" or len(missing) == len(SIDES)]
     selected = select()
-    if len(missing) == len(SIDES):
-        return split_documents(selected, split)
-    train = [index for index, side in enumerate(sides) if side == "train"]
-    for index, side in zip(train, split_documents([selected[i] for i in train], split), strict=True):
+    try:
+        divided = split_documents([selected[index] for index in train], split)
+    except CorpusError as error:
+        raise CorpusError(
+            f"{len(train)} row(s) to divide are too few, or too much alike: each of {', '.join(missing)} "
+            "needs rows that resemble none of the others",
+            where="data.split",
+            fix="give train.jsonl, valid.jsonl and test.jsonl, or more rows, or raise expression.copies.family",
+        ) from error
+    for index, side in zip(train, divided, strict=True):
         if side in missing:
             sides[index] = side
+    data.report.notes.append(_how_divided(data, missing, sides))
     return sides
+
+
+def _how_divided(data: DataSet, missing: Sequence[str], sides: Sequence[str]) -> str:
+    if len(missing) == len(SIDES):
+        why = "the blueprint asks for it" if any(data.sides) else "no file is named train, valid or test"
+        return f"the rows were divided: {why}"
+    taken = " and ".join(f"{sides.count(side):,} for {side}" for side in missing)
+    return f"no rows were given for {' and '.join(missing)}; of those to train on were taken: {taken}"
 
 
 def _read(file: DataFile, form: FormName | None, chat: bool, data: DataSet) -> None:
     report = FileReport(file.name, file.side, form)
     data.report.files.append(report)
+    first = len(data.rows)
+    is_divided = False
     for record in read_records(file.path, alone=file.alone):
         report.rows += 1
         try:
@@ -140,28 +152,14 @@ def _read(file: DataFile, form: FormName | None, chat: bool, data: DataSet) -> N
             data.report.left_out.append(Remark(file.name, record.number, error.reason, writable(error.detail)))
             continue
         report.kept += 1
+        is_divided |= not record.ends
         data.report.unused.update(
             writable(key) for key, value in row.items() if key not in converted.used and value not in _NOTHING
         )
         data.report.changed += [Remark(file.name, record.number, note) for note in converted.notes]
         data.rows.append(converted.row | {"repository": file.name, "path": str(record.number), "framing": form})
         data.sides.append(file.side)
-
-
-def _asked(row: Row) -> str:
-    """What the answer is learned to, of a text nothing."""
-    if "messages" in row:
-        return "\n\n".join(turn["content"] for turn in row["messages"] if turn["role"] == "user")
-    return str(row.get("prompt", ""))
-
-
-def _answered(row: Row) -> str:
-    if "messages" in row:
-        return "\n\n".join(turn["content"] for turn in row["messages"] if turn["role"] == "assistant")
-    return str(row["completion"] if "completion" in row else row["text"])
-
-
-def _document(row: Row, common: set[str]) -> Document:
-    asked = "\n".join(line for line in _asked(row).split("\n") if line not in common)
-    text = f"{asked}\n\n{_answered(row)}".strip("\n").removeprefix("\ufeff").replace("\r\n", "\n")
-    return Document(row["repository"], row["path"], text)
+    if is_divided:
+        parts = range(first, len(data.rows))
+        for part, index in enumerate(parts, 1):
+            data.rows[index] |= {"part": part, "parts": len(parts)}

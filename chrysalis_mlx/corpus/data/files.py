@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chrysalis_mlx.corpus.data.formats import SUFFIXES, is_readable
@@ -41,7 +41,8 @@ class DataFile:
 def find_files(path: Path) -> tuple[list[DataFile], list[str]]:
     """The files of rows that `path` is or holds, by name; and the names of those passed over.
 
-    Where files of a directory are named train (and valid, test), the others are passed over. Subfolders always are.
+    Where files of a directory are named train (and valid, test), the others are passed over, and train comes last.
+    Subfolders always are passed over.
 
     Raises:
         CorpusError: nothing there, nothing of a known format, or no train beside a valid or test.
@@ -65,6 +66,8 @@ def find_files(path: Path) -> tuple[list[DataFile], list[str]]:
             known.append(DataFile(entry, writable(entry.name), _side(entry)))
         else:
             others.append(writable(entry.name))
+    if not any(file.side for file in known):
+        known = _by_first_words(known)
     sides = {file.side for file in known} - {None}
     if not known:
         folders = [name for name in others if name.endswith("/")]
@@ -82,10 +85,23 @@ def find_files(path: Path) -> tuple[list[DataFile], list[str]]:
             fix="name the file to train on train.jsonl, or give that file alone",
         )
     passed_over = others + [file.name for file in known if file.side is None]
-    return [file for file in known if file.side], sorted(passed_over)
+    # Of copies the first one stays: not that on which the model is trained.
+    ordered = sorted((file for file in known if file.side), key=lambda file: file.side == "train")
+    return ordered, sorted(passed_over)
 
 
 def _side(path: Path) -> str | None:
     """By the whole name, train.jsonl or train-00000-of-00002.parquet: dev-notes.jsonl is no validation set."""
-    name = path.name.lower().removesuffix(".gz").rpartition(".")[0]
-    return _SIDES.get(_PART.sub("", name))
+    return _SIDES.get(_stem(path))
+
+
+def _by_first_words(files: list[DataFile]) -> list[DataFile]:
+    """The sides of train_sft.parquet beside test_sft.parquet; a single word, dev-notes.jsonl, says nothing."""
+    words = [_SIDES.get(re.split(r"[-_.]", _stem(file.path))[0]) for file in files]
+    if "train" not in words or not {"valid", "test"} & {*words}:
+        return files
+    return [replace(file, side=word) for file, word in zip(files, words, strict=True)]
+
+
+def _stem(path: Path) -> str:
+    return _PART.sub("", path.name.lower().removesuffix(".gz").rpartition(".")[0])

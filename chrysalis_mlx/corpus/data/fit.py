@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chrysalis_mlx.batches.rows import Row
+from chrysalis_mlx.batches.rows import Row, is_last_part
 from chrysalis_mlx.batches.tokens import segments
 from chrysalis_mlx.corpus.data.conversation import BadRowError
 from chrysalis_mlx.corpus.data.report import Remark
@@ -22,9 +22,14 @@ _SURELY_LONG = 8  # characters a token; a longer text is cut without being measu
 
 @dataclass(frozen=True)
 class Fitted:
-    """Rows none of which is longer than asked, and what was done to the others."""
+    """Rows none of which is longer than asked, and what was done to the others.
+
+    Attributes:
+        origins: of each row the place of the one that it was made from.
+    """
 
     rows: list[Row]
+    origins: list[int]
     cut: list[Remark]
     left_out: list[Remark]
 
@@ -39,13 +44,18 @@ def fit_rows(rows: Sequence[Row], tokenizer: Tokenizer, row_length: int, *, prog
     Raises:
         ModelError: the chat template cannot be used.
     """
-    fitted = Fitted([], [], [])
+    fitted = Fitted([], [], [], [])
     with progress("measuring", len(rows), unit="row") as bar:
         for start in range(0, len(rows), _BLOCK):
             block = rows[start : start + _BLOCK]
-            for row, length in zip(block, _lengths(block, tokenizer, row_length), strict=True):
+            block, tools = _without_tools(block, tokenizer)
+            fitted.cut.extend(tools)
+            for origin, (row, length) in enumerate(
+                zip(block, _lengths(block, tokenizer, row_length), strict=True), start
+            ):
                 if isinstance(length, int) and length <= row_length:
                     fitted.rows.append(row)
+                    fitted.origins.append(origin)
                     continue
                 try:
                     if isinstance(length, BadRowError):
@@ -55,9 +65,20 @@ def fit_rows(rows: Sequence[Row], tokenizer: Tokenizer, row_length: int, *, prog
                     fitted.left_out.append(_remark(row, error.reason, error.detail))
                 else:
                     fitted.rows.extend(parts)
+                    fitted.origins.extend([origin] * len(parts))
                     fitted.cut.append(_remark(row, reason, detail))
             bar.update(len(block))
     return fitted
+
+
+def _without_tools(rows: Sequence[Row], tokenizer: Tokenizer) -> tuple[Sequence[Row], list[Remark]]:
+    """The rows without tools that the chat template does not show, and which rows have lost them."""
+    if not any(row.get("tools") for row in rows) or (tokenizer.chat and tokenizer.chat.shows_tools):
+        return rows, []
+    remarks = [
+        _remark(row, "the chat template shows no tools: they were left away", "") for row in rows if "tools" in row
+    ]
+    return [{key: value for key, value in row.items() if key != "tools"} for row in rows], remarks
 
 
 def _lengths(rows: Sequence[Row], tokenizer: Tokenizer, row_length: int) -> list[int | BadRowError]:
@@ -90,16 +111,19 @@ def _shortened(row: Row, length: int, tokenizer: Tokenizer, row_length: int) -> 
     if key == "completion":
         [prompt] = _measured([row | {"completion": ""}], tokenizer)
         if isinstance(prompt, int) and 2 * prompt > row_length:
-            detail = f"{length} tokens, {prompt} of them the prompt's; a row has {row_length}"
+            detail = f"{length} tokens, {prompt} of them the prompt's; training.row_length is {row_length}"
             raise BadRowError("too long, and its prompt takes more than half a row", detail)
     origin = Document(row["repository"], row["path"], "")
     repeated = {"prompt": row["prompt"]} if key == "completion" else {}
     passage = Passage(origin, row["framing"], row[key], lambda body, *_: {**repeated, key: body})
     parts = fit([passage], tokenizer, row_length)
     if key == "text":
+        # Where the row itself goes on in the next one, its last part does.
+        total = len(parts) + (not is_last_part(row))
+        parts = [part | {"parts": total} for part in parts]
         return parts, "too long, so that it became several rows", f"{len(parts)} rows"
     # Of the others the model would learn that the same question has answers that begin in their middle.
-    return parts[:1], "too long, so that its end was cut off", f"{length} tokens; a row has {row_length}"
+    return parts[:1], "too long, so that its end was cut off", f"{length} tokens; training.row_length is {row_length}"
 
 
 def _first_exchanges(row: Row, length: int, tokenizer: Tokenizer, row_length: int) -> tuple[Row, str]:
@@ -114,11 +138,13 @@ def _first_exchanges(row: Row, length: int, tokenizer: Tokenizer, row_length: in
 
     fitting = bisect_right(ends, row_length, key=tokens)
     if not fitting:
-        detail = f"{tokens(ends[0]) if ends else length} tokens; a row has {row_length}"
+        detail = f"{tokens(ends[0]) if ends else length} tokens; training.row_length is {row_length}"
         raise BadRowError("its first exchange is too long", detail)
     end = ends[fitting - 1]
     if not tokens(end):
-        raise BadRowError("too long, and nothing that fits is learned", f"{length} tokens; a row has {row_length}")
+        raise BadRowError(
+            "too long, and nothing that fits is learned", f"{length} tokens; training.row_length is {row_length}"
+        )
     return row | {"messages": messages[:end]}, f"{len(messages) - end} of {len(messages)} turns; {length} tokens"
 
 

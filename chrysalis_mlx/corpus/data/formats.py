@@ -36,7 +36,8 @@ def read_records(path: Path, *, alone: bool = False) -> Iterator[Record]:
     """What stands in a file, place by place; blank lines are passed over.
 
     Args:
-        alone: divide a .txt file at blank lines into passages of 8,192 characters or a little more.
+        alone: divide a .txt file at blank lines into passages of 8,192 characters or a little more, all but the last of
+            which go on in the next.
 
     Raises:
         CorpusError: the file as a whole cannot be read: another encoding than UTF-8, broken JSON, CSV or compression,
@@ -152,7 +153,7 @@ def _passages(path: Path) -> Iterator[Record]:
         size += len(line)
         # A text without blank lines is divided at line ends.
         if size >= _PASSAGE and (line.isspace() or size >= 2 * _PASSAGE):
-            yield Record(start, {"text": "".join(lines)})
+            yield Record(start, {"text": "".join(lines)}, ends=False)
             lines, size, start = [], 0, number + 1
     if not "".join(lines).isspace():
         yield Record(start, {"text": "".join(lines)})

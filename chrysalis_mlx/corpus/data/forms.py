@@ -31,6 +31,12 @@ _SYSTEMS = ("system", "system_prompt")
 _TOOLS = ("tools", "functions")
 _LIKED = ("label", "kto_tag")
 _COMPARED = ("chosen", "rejected")
+FORMS = (
+    "The forms are messages; conversations with from and value; instruction with output (and input); "
+    f"{' or '.join(_PROMPTS)} with {' or '.join(_ANSWERS)}; text"
+)
+"""The keys by which a row's form is told, in words."""
+
 _KNOWN = {
     *(*_TURNS, *_PROMPTS, *_ANSWERS, *_EXTRAS, *_SYSTEMS, *_TOOLS, *_LIKED, *_COMPARED),
     *("instruction", "history", "text"),
@@ -92,7 +98,7 @@ def convert(row: Row, form: FormName, *, chat: bool) -> Converted:
         BadRowError: it is not of the form, or cannot be learned from.
     """
     preference = _preference(row)
-    if preference:
+    if preference and form != "text":
         raise preference
     converted = _FORMS[form](row, chat)
     if not chat and "messages" in converted.row:
@@ -111,7 +117,8 @@ def _preference(row: Row) -> BadRowError | None:
     """Why a row is not learned that says of its answer whether it is liked, or has two to compare."""
     if any(_has(row, key) for key in _COMPARED):
         return BadRowError("a preference row (chosen, rejected); preferences are not learned here")
-    liked = next((key for key in _LIKED if str(row.get(key)).strip().lower() in ("true", "false", "0", "1")), None)
+    # Of a number one cannot tell: it may be a class.
+    liked = next((key for key in _LIKED if str(row.get(key)).strip().lower() in ("true", "false")), None)
     if liked is None:
         return None
     return BadRowError(

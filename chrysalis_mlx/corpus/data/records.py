@@ -18,12 +18,14 @@ class Record:
     Attributes:
         number: the line where it begins in JSON Lines, CSV and text, else its place among the rows; the first is 1.
         detail: more of the reason, which differs from row to row.
+        ends: whether its text ends here, and does not go on in the next record.
     """
 
     number: int
     value: dict[str, Any] | None
     reason: str = ""
     detail: str = ""
+    ends: bool = True
 
 
 def is_compressed(path: Path) -> bool:

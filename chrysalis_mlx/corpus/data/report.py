@@ -49,6 +49,7 @@ class DataReport:
         left_out: rows that are not in the corpus.
         changed: rows that are, otherwise than they were written.
         unused: keys that no form knows, with the number of rows that have them.
+        notes: what was done to all of them, a sentence each.
     """
 
     files: list[FileReport] = field(default_factory=list)
@@ -56,12 +57,14 @@ class DataReport:
     left_out: list[Remark] = field(default_factory=list)
     changed: list[Remark] = field(default_factory=list)
     unused: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
         """For JSON: counts by reason, then every row by its file and number."""
         return {
             "files": [vars(file) for file in self.files],
             "passed_over": self.passed_over,
+            "notes": self.notes,
             "unused": dict(sorted(self.unused.items())),
             "left_out": {"reasons": count_reasons(self.left_out), "rows": [vars(remark) for remark in self.left_out]},
             "changed": {"reasons": count_reasons(self.changed), "rows": [vars(remark) for remark in self.changed]},
@@ -74,10 +77,10 @@ def told(account: Mapping[str, Any]) -> list[str]:
     How many rows were left out for which reason stands in the report itself.
     """
     changed = account["changed"]["reasons"]
-    lines = listed(_remarks(account["left_out"])).splitlines()
+    lines = [*account["notes"], *listed(_remarks(account["left_out"])).splitlines()]
     lines += [f"{rows:,} {'row' if rows == 1 else 'rows'} changed: {reason}" for reason, rows in changed.items()]
     lines += listed(_remarks(account["changed"])).splitlines()
-    unused = [f"{key} (in {rows:,})" for key, rows in account["unused"].items()]
+    unused = [f"{key or 'one without a name'} (in {rows:,})" for key, rows in account["unused"].items()]
     for what, names in (("keys that were not read", unused), ("files that were not read", account["passed_over"])):
         if names:
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -52,7 +52,7 @@ def ngram_hashes(texts: Iterable[str], n: int, *, numbers: bool = True) -> Itera
         if not numbers:
             found = ["0" if _DIGIT.search(word) else word for word in found]
         hashes = np.fromiter(map(known.__getitem__, found), np.uint64, len(found))
-        yield distinct(_combine(hashes, n))
+        yield distinct(combine(hashes, n))
 
 
 def contained(hashes: Hashes, sorted_hashes: Hashes) -> NDArray[np.bool_]:
@@ -79,7 +79,7 @@ def distinct(hashes: Hashes) -> Hashes:
     return kept
 
 
-def _combine(hashes: Hashes, n: int) -> Hashes:
+def combine(hashes: Hashes, n: int) -> Hashes:
     """Hash of every n words in a row: a polynomial modulo 2^64 whose coefficients are the hashes of the words."""
     n = min(n, len(hashes))
     total = np.zeros(len(hashes) - n + 1 if n else 0, np.uint64)

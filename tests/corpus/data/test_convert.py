@@ -13,6 +13,7 @@ import pytest
 
 from chrysalis_mlx.batches.rows import form_of, write_rows
 from chrysalis_mlx.blueprint.schema import DataSection, SplitSection
+from chrysalis_mlx.corpus.data.compared import documents_of
 from chrysalis_mlx.corpus.data.convert import DataSet, divide, missing_sides, read_data
 from chrysalis_mlx.corpus.data.report import Remark, count_reasons
 from chrysalis_mlx.corpus.document import Selected
@@ -40,7 +41,7 @@ def contents(data: DataSet) -> list[dict[str, Any]]:
 
 def selected(data: DataSet) -> list[Selected]:
     """Every row a family of its own."""
-    return [Selected(document, family, 1.0, 1) for family, document in enumerate(data.documents())]
+    return [Selected(document, family, 1.0, 1) for family, document in enumerate(documents_of(data.rows))]
 
 
 MLX_LM: dict[str, dict[str, list[dict[str, Any]]]] = {
@@ -60,10 +61,10 @@ def test_a_directory_of_mlx_lm_passes_through(tmp_path: Path, form: str) -> None
     for side, rows in MLX_LM[form].items():
         write(tmp_path / f"{side}.jsonl", rows)
     data = read_data(tmp_path, AUTO, chat=form == "messages")
-    expected = [(side, row) for side in ("test", "train", "valid") for row in MLX_LM[form][side]]
+    expected = [(side, row) for side in ("test", "valid", "train") for row in MLX_LM[form][side]]
     assert list(zip(data.sides, contents(data), strict=True)) == expected
     assert [(row["repository"], row["path"], row["framing"]) for row in data.rows] == [
-        (f"{side}.jsonl", str(number), form) for side in ("test", "train", "valid") for number in (1, 2, 3)
+        (f"{side}.jsonl", str(number), form) for side in ("test", "valid", "train") for number in (1, 2, 3)
     ]
     assert divide(data, AUTO, SplitSection(), lambda: pytest.fail("nothing has to be divided")) == data.sides
     assert (data.report.left_out, data.report.changed, dict(data.report.unused)) == ([], [], {})
@@ -198,39 +199,12 @@ def test_a_base_model_learns_no_conversations(tmp_path: Path) -> None:
         read_data(path, AUTO, chat=False)
 
 
-def test_documents_hold_what_is_said_but_not_what_all_rows_say(tmp_path: Path) -> None:
-    system = [{"role": "system", "content": "You are a careful clerk."}]
-    rows = [
-        {"messages": [*system, *exchange(f"Sort this.\r\nletter {i}\nThank you.", f"drawer {i}")]} for i in range(20)
-    ]
-    data = read_data(write(tmp_path / "rows.jsonl", rows), AUTO, chat=True)
-    documents = data.documents()
-    assert documents[7].name == "rows.jsonl/8"
-    assert documents[7].text == "letter 7\n\ndrawer 7"
-    assert len({document.digest for document in documents}) == 20
-
-
-def test_alpaca_prompts_do_not_make_all_rows_alike(tmp_path: Path) -> None:
-    rows = [{"instruction": f"Name number {i}.", "output": f"It is {i}."} for i in range(20)]
-    data = read_data(write(tmp_path / "rows.jsonl", rows), AUTO, chat=False)
-    assert data.documents()[3].text.split() == ["Name", "number", "3.", "It", "is", "3."]
-
-
-def test_few_rows_are_compared_whole_and_texts_always_are(tmp_path: Path) -> None:
-    pair = [{"prompt": "same", "completion": "a"}, {"prompt": "same", "completion": "b"}]
-    data = read_data(write(tmp_path / "pair.jsonl", pair), AUTO, chat=False)
-    assert [document.text for document in data.documents()] == ["same\n\na", "same\n\nb"]
-    texts = [{"text": "\ufeffsame\r\nline"}] * 20
-    data = read_data(write(tmp_path / "texts.jsonl", texts), AUTO, chat=False)
-    assert [document.text for document in data.documents()] == ["same\nline"] * 20
-
-
 def test_rows_can_be_dropped_by_their_place(tmp_path: Path) -> None:
     for side, rows in MLX_LM["text"].items():
         write(tmp_path / f"{side}.jsonl", rows)
     data = read_data(tmp_path, AUTO, chat=False).kept([0, 4, 8])
-    assert data.sides == ["test", "train", "valid"]
-    assert [row["text"] for row in data.rows] == ["test 0", "train 1", "valid 2"]
+    assert data.sides == ["test", "valid", "train"]
+    assert [row["text"] for row in data.rows] == ["test 0", "valid 1", "train 2"]
 
 
 WORDS = [f"{word} stands alone with nothing but itself and {word[::-1]}" for word in dict.fromkeys(TEXT.split())]
@@ -244,6 +218,28 @@ def test_a_file_without_sides_is_divided_by_families(tmp_path: Path) -> None:
     sides = divide(data, AUTO, SplitSection(valid=0.1, test=0.1), lambda: families)
     assert len(set(sides[:20])) == 1
     assert sorted(set(sides)) == ["test", "train", "valid"]
+    assert data.report.notes == ["the rows were divided: no file is named train, valid or test"]
+
+
+def test_rows_that_are_all_alike_cannot_be_divided(tmp_path: Path) -> None:
+    data = read_data(write(tmp_path / "rows.jsonl", [{"text": text} for text in WORDS[:9]]), AUTO, chat=False)
+    alike = [dataclasses.replace(item, family=0) for item in selected(data)]
+    with pytest.raises(CorpusError, match=r"9 row\(s\) to divide are too few, or too much alike[\s\S]*train\.jsonl"):
+        divide(data, AUTO, SplitSection(), lambda: alike)
+
+
+def test_a_book_goes_on_from_passage_to_passage(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("a line of the book\n" * 2000)
+    data = read_data(tmp_path / "book.txt", AUTO, chat=False)
+    assert [(row["part"], row["parts"]) for row in data.rows] == [(1, 3), (2, 3), (3, 3)]
+    (tmp_path / "note.txt").write_text("short\n")
+    assert "part" not in read_data(tmp_path / "note.txt", AUTO, chat=False).rows[0]
+
+
+def test_what_cannot_be_read_is_told_the_forms(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("Frage,Antwort\na,b\n")
+    with pytest.raises(CorpusError, match=r"its keys: Frage, Antwort[\s\S]*prompt or question or query or input with"):
+        read_data(tmp_path / "rows.csv", AUTO, chat=False)
 
 
 @pytest.mark.parametrize("missing", [["test"], ["valid"], ["valid", "test"]])
@@ -257,6 +253,10 @@ def test_a_side_that_no_file_has_is_taken_from_train(tmp_path: Path, missing: li
     for was, now in zip(data.sides, sides, strict=True):
         assert now == was or (was == "train" and now in missing)
     assert {side: sides.count(side) for side in missing} == dict.fromkeys(missing, 4)
+    taken = " and ".join(f"4 for {side}" for side in missing)
+    assert data.report.notes == [
+        f"no rows were given for {' and '.join(missing)}; of those to train on were taken: {taken}"
+    ]
 
 
 def test_the_section_decides_between_own_sides_and_families(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ def test_mlx_lm_directories_have_sides_and_other_files_are_passed_over(tmp_path:
     files, passed_over = find_files(tmp_path)
     assert [(file.name, file.side) for file in files] == [
         ("test.jsonl", "test"),
-        ("train.jsonl", "train"),
         ("valid.jsonl", "valid"),
+        ("train.jsonl", "train"),
     ]
     assert passed_over == ["README.md", "extra.jsonl", "sub.jsonl/", "trainer.json"]
 
@@ -51,6 +51,20 @@ def test_a_side_is_told_by_the_whole_name(tmp_path: Path, name: str, side: str) 
 def test_a_name_that_only_begins_like_a_side_has_none(tmp_path: Path, name: str) -> None:
     put(tmp_path / name)
     assert [file.side for file in find_files(tmp_path)[0]] == [None]
+
+
+def test_first_words_tell_the_sides_where_there_is_something_to_train_and_to_test(tmp_path: Path) -> None:
+    for name in ("train_sft-00000-of-00002.parquet", "train_sft-00001-of-00002.parquet", "notes.jsonl"):
+        put(tmp_path / name)
+    assert {file.side for file in find_files(tmp_path)[0]} == {None}
+    put(tmp_path / "test_sft-00000-of-00001.parquet")
+    files, passed_over = find_files(tmp_path)
+    assert [(file.name, file.side) for file in files] == [
+        ("test_sft-00000-of-00001.parquet", "test"),
+        ("train_sft-00000-of-00002.parquet", "train"),
+        ("train_sft-00001-of-00002.parquet", "train"),
+    ]
+    assert passed_over == ["notes.jsonl"]
 
 
 def test_a_directory_without_such_names_is_read_whole_in_the_order_of_names(tmp_path: Path) -> None:

@@ -223,13 +223,14 @@ def test_a_text_file_alone_becomes_passages_that_lose_nothing(tmp_path: Path, pa
     assert [record.number for record in records[1:]] == [
         "".join(texts[:place]).count("\n") + 1 for place in range(1, len(texts))
     ]
+    assert [record.ends for record in records] == [False] * (len(records) - 1) + [True]
     assert ("\r" in paragraph) == all(text.endswith("\n\n") for text in texts)
 
 
 def test_a_short_text_file_alone_is_one_text(tmp_path: Path) -> None:
     path = put(tmp_path / "note.txt", "one\n\ntwo")
     assert list(read_records(path, alone=True)) == list(read_records(path)) == [Record(1, {"text": "one\n\ntwo"})]
-    assert list(read_records(put(path, "\n" * 9000), alone=True)) == [Record(1, {"text": "\n" * 8192})]
+    assert list(read_records(put(path, "\n" * 9000), alone=True)) == [Record(1, {"text": "\n" * 8192}, ends=False)]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".txt"])

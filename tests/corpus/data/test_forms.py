@@ -163,6 +163,13 @@ def test_text_stays_text(chat: bool) -> None:
     assert told({"text": " as it is\r\n"}, chat=chat) == {"text": " as it is\r\n"}
 
 
+@pytest.mark.parametrize("label", [0, 1, "0", "1", 0.0, "sports"])
+def test_a_label_that_may_be_a_class_is_no_preference(label: Any) -> None:
+    assert told({"text": "a", "label": label}) == {"text": "a"}
+    assert told({"text": "a", "label": True}) == {"text": "a"}
+    assert told({"prompt": "a", "completion": "b", "label": label}, chat=False) == {"prompt": "a", "completion": "b"}
+
+
 def test_the_keys_that_were_read_and_what_was_changed_are_told() -> None:
     row = {"conversations": [*SHAREGPT, {"from": "human", "value": "And?"}], "system": "Be brief.", "id": 3}
     converted = convert(row, "sharegpt", chat=True)
