@@ -62,12 +62,13 @@ _ENTRY = _Wording(
     )
 )
 
-_NUMBERING = re.compile(r"(\d+(\.\d+)*[.):]?|[IVXLC]+[.)]|[A-Z][.)])\s+(?=\S)")
+_NUMBERING = re.compile(r"(\d+(\.\d+)+[.):]?|\d+[.):])\s+(?=\S)|([IVXLC]+|[A-Z])[.)]\s+(?=[^\W_a-z])")
 _CLOSING = re.compile(r"[`$|(){}\[\]\\]")  # what may close something that a text has opened
 _TITLE = 120  # characters of a title in a question
 _TITLES = 3  # titles in a question
 _SHORT_TITLE = 40  # characters of a title where more leaves no room
 _WORDS = 8  # of a part in the question for it
+_FEW = 16  # characters; a line with fewer is quoted with the next
 _QUOTED = 60  # characters of them
 _ENTRY_LENGTH = 40  # characters; a table's row that says less is no answer
 
@@ -92,7 +93,7 @@ def passages(
         system: put before every question; None: nothing.
         draw: how often the document was framed so before; each time the questions are worded otherwise.
     """
-    source, is_markdown = _source(document), suffix(document) in MARKDOWN
+    source = _source(document)
     found = [*_from_sections(document, sections), *_from_docstrings(document), *_from_tables(document)]
     made = []
     for index, (wording, names, answer) in enumerate(found):
@@ -102,15 +103,16 @@ def passages(
         asked = [form.format(source=source, it=it) for it in names]
         question = first_fitting(asked, tokenizer, row_length)
         rest = partial(wording.rest.format, source=source, it=names[asked.index(question)])
-        made.append(Passage(document, "chat", answer, partial(_row, system, question, rest, is_markdown)))
+        render = partial(_row, system, question, rest, suffix(document))
+        made.append(Passage(document, "chat", answer, render, is_wanted=is_worded))
     return made
 
 
 def _row(
-    system: str | None, question: str, rest: Callable[..., str], is_markdown: bool, body: str, part: int, before: str
+    system: str | None, question: str, rest: Callable[..., str], kind: str, body: str, part: int, before: str
 ) -> dict[str, Any]:
-    asked = question if part == 1 else rest(words=_first_words(body, is_markdown))
-    answer = _without_rules(body) if is_markdown else body
+    asked = question if part == 1 else rest(words=_first_words(body, kind))
+    answer = _without_rules(body) if kind in MARKDOWN else body
     messages = [
         {"role": "user", "content": asked[0].upper() + asked[1:]},
         {"role": "assistant", "content": answer.strip("\n").rstrip()},
@@ -118,11 +120,18 @@ def _row(
     return {"messages": [{"role": "system", "content": system}, *messages] if system else messages}
 
 
-def _first_words(text: str, is_markdown: bool) -> str:
-    """The words that a text begins with, to be quoted."""
-    line = next(filter(has_word, text.split("\n")), text)
-    said = plain(line).lstrip("#>*+-| ") if is_markdown else line
-    words = " ".join(said.split()[:_WORDS])
+def _first_words(text: str, kind: str) -> str:
+    """The words that a text begins with, to be quoted; lines of very few words are quoted together."""
+    said: list[str] = []
+    for line in filter(has_word, text.split("\n")):
+        if len(" ".join(said)) >= _FEW:
+            break
+        if kind in MARKDOWN:
+            line = plain(line).lstrip("#>*+-| ")
+        elif kind == ".json":
+            line = re.sub(r'[\[\]{},"\\]+', " ", line).replace(" :", ":")
+        said += line.split()
+    words = " ".join((said or text.split())[:_WORDS])
     if len(words) > _QUOTED:
         words = words[:_QUOTED].rsplit(" ", 1)[0]
     return words.rstrip(",;:").replace('"', "'")
@@ -156,7 +165,7 @@ def _from_sections(document: Document, sections: list[Section]) -> Iterator[_Exc
 
 
 def _without_rules(text: str) -> str:
-    """A text without the lines at its end that say nothing outside of tags: what divides it from the next, or signs it.
+    """A text without the lines at its end that say nothing outside of tags: what divides it from the next.
 
     Where no line is left, the whole text.
     """
@@ -205,12 +214,12 @@ def _from_tables(document: Document) -> Iterator[_Exchange]:
 
 def _entries(table: Table) -> Iterator[_Exchange]:
     """One exchange for each row that a first cell names and others describe in words."""
-    kind = plain(table.head[0]).lower()
+    kind = " ".join(word.lower() if word[1:].islower() else word for word in plain(table.head[0]).split())
     names = [plain(row[0]).strip('"“”').replace('"', "'") for row in table.rows]
     for row, name in zip(table.rows, names, strict=True):
         cells = [(plain(head), plain(cell)) for head, cell in zip(table.head[1:], row[1:], strict=True) if cell]
         letters = sum(character.isalpha() for _, cell in cells for character in cell)
-        if letters >= _ENTRY_LENGTH and len(name) <= _TITLE and names.count(name) == 1 and _is_word(name):
+        if letters >= _ENTRY_LENGTH and len(name) <= _TITLE and _is_word(name):
             answer = cells[0][1] if len(cells) == 1 else "\n".join(f"{head}: {cell}" for head, cell in cells)
             yield _Exchange(_ENTRY, [f'the {kind} "{name}"' if _is_word(kind) else f'"{name}"'], answer)
 
@@ -226,7 +235,7 @@ def _quoted(document: Document, titles: Sequence[str]) -> str:
 
 def _clean(title: str) -> str:
     """A title as one says it: without markup, numbering and colon, and not endless."""
-    said = plain(title).rstrip(":.- ")
+    said = re.sub(r"^-+\s+", "", plain(title)).rstrip(":.- ")
     said = _NUMBERING.sub("", said, count=1) if _NUMBERING.match(said) else said
     return _shortened(said, _TITLE).replace('"', "'")
 

@@ -15,6 +15,7 @@ from chrysalis_mlx.corpus.frame.markdown import outline
 from chrysalis_mlx.errors import CorpusError
 from chrysalis_mlx.models.tokenizer import Tokenizer
 
+CONTEXT = 4  # one such share of a row's length, in bytes, shows what came before: about a sixteenth of its tokens
 SURELY_LONG = 8  # characters a token; a longer passage is cut at once, without counting it as a whole first
 
 _ROOM = 8  # tokens that a row must have for its body; with fewer a document would become mostly header
@@ -22,7 +23,8 @@ _REST = 8  # a last part of less than one such share of a row takes lines from t
 _SAMPLE = 100  # characters; what stands around them in a row is what stands around every part
 _PIECE = 512  # characters; longer lines are counted in pieces, so that one huge line stays affordable
 
-IN_LINE, LINE, BLANK, HEADING = range(4)  # how good a place to cut is
+# How good a place to cut is. A torn one lies within what belongs together: a line; a heading and its text.
+TORN, LINE, BLANK, HEADING = range(4)
 
 
 class NoRoomError(CorpusError):
@@ -39,6 +41,7 @@ class Passage:
         body: the text.
         render: the content of a row, from a part of the body, its number, and the part before it ("" of the first).
         own: every part becomes a text of its own, with an end.
+        is_wanted: whether a part is; where none of several is, all are.
     """
 
     document: Document
@@ -46,6 +49,7 @@ class Passage:
     body: str
     render: Callable[[str, int, str], dict[str, Any]]
     own: bool = False
+    is_wanted: Callable[[str], bool] = lambda body: True
 
     def rows(self, bodies: Sequence[str]) -> list[Row]:
         """The rows of the parts of the body."""
@@ -74,8 +78,8 @@ class Piece(NamedTuple):
 def fit(passages: Sequence[Passage], tokenizer: Tokenizer, row_length: int) -> list[Row]:
     """The rows of passages, in order, none longer than `row_length` tokens.
 
-    The bodies of a passage's rows are its body again but for white space. Each text is tokenized about twice, whatever
-    its length.
+    The bodies of a passage's rows are its body again but for white space and unwanted parts. Each text is tokenized
+    about twice, whatever its length.
 
     Raises:
         NoRoomError: what a row repeats leaves no room for the body.
@@ -103,6 +107,17 @@ def first_fitting(prompts: Iterable[str], tokenizer: Tokenizer, row_length: int)
     return prompt
 
 
+def last_lines(text: str, size: int) -> str:
+    """The last whole lines of a text that have at most `size` bytes, or the last words of a line that has more."""
+    kept = text.encode("utf-8", "surrogatepass")[-size:].decode("utf-8", "ignore")
+    if len(kept) < len(text):
+        for mark in "\n ":
+            if start := kept.find(mark, 0, len(kept.rstrip())) + 1:
+                kept = kept[start:]
+                break
+    return kept.lstrip("\n")
+
+
 def _cut_rows(passage: Passage, tokenizer: Tokenizer, row_length: int) -> list[Row]:
     """Count the lines of a passage one by one, cut, and measure the rows; where tokens meet, sums are estimates."""
     room = row_length - _repeated(passage, tokenizer)
@@ -111,10 +126,11 @@ def _cut_rows(passage: Passage, tokenizer: Tokenizer, row_length: int) -> list[R
         whole = pieces if pieces is not None else _pieces(passage.body, tokenizer)
         pieces = [part for piece in whole for part in _halved(piece, tokenizer, room)]
         bodies = ["".join(piece.text for piece in pieces[a:b]) for a, b in cuts(pieces, room)]
-        rows = passage.rows([body for body in bodies if body.strip()])
+        bodies = [body for body in bodies if body.strip()]
+        rows = passage.rows(bodies)
         excess = max(_lengths(rows, tokenizer), default=0) - row_length
         if excess <= 0:
-            return rows
+            return [row for row, body in zip(rows, bodies, strict=True) if passage.is_wanted(body)] or rows
         # Less than the least room is never tried, so that this comes to an end.
         room = room - excess if room == _ROOM else max(room - excess, _ROOM)
     raise NoRoomError(
@@ -135,8 +151,9 @@ def _repeated(passage: Passage, tokenizer: Tokenizer) -> int:
 def cuts(pieces: Sequence[Piece], room: int) -> Iterator[tuple[int, int]]:
     """Ranges of pieces of at most `room` tokens, as long as possible: O(n).
 
-    A range ends at the best place of its second half, the last of the equally good ones; inside a line only when that
-    line alone is longer than a range. It ends before that place if else next to nothing is left for the last range.
+    A range ends at the best place of its second half, the last of the equally good ones; at a torn place only when what
+    belongs together is longer than a range. It ends before that place if else next to nothing is left for the last
+    range.
     """
     total = [0, *accumulate(piece.tokens for piece in pieces)]
     start = end = 0
@@ -149,8 +166,8 @@ def cuts(pieces: Sequence[Piece], room: int) -> Iterator[tuple[int, int]]:
             half = [i for i in range(start + 1, end + 1) if 2 * (total[i] - total[start]) >= total[end] - total[start]]
             enough = [i for i in half if _REST * (total[-1] - total[i]) >= room]
             at = max(enough or half, key=lambda i: (pieces[i].rank, i))
-            if pieces[at].rank == IN_LINE:
-                at = next((i for i in range(at, start, -1) if pieces[i].rank > IN_LINE), at)
+            if pieces[at].rank == TORN:
+                at = next((i for i in range(at, start, -1) if pieces[i].rank > TORN), at)
         yield start, at
         start = at
 
@@ -158,7 +175,7 @@ def cuts(pieces: Sequence[Piece], room: int) -> Iterator[tuple[int, int]]:
 def _pieces(body: str, tokenizer: Tokenizer) -> list[Piece]:
     lines = re.findall(r"[^\n]*\n|[^\n]+", body)
     ranked = [
-        (text, rank if number == 0 else IN_LINE)
+        (text, rank if number == 0 else TORN)
         for line, rank in zip(lines, _ranks(lines), strict=True)
         for number, text in enumerate(_split(line, _PIECE))
     ]
@@ -167,16 +184,24 @@ def _pieces(body: str, tokenizer: Tokenizer) -> list[Piece]:
 
 
 def _ranks(lines: Sequence[str]) -> Iterator[int]:
-    """How good a place the beginning of each line is: before headings best, then after blank lines outside of code."""
+    """How good a place the beginning of each line is: before headings best, then after blank lines outside of code.
+
+    Between a heading and what stands under it, a heading included, it is torn.
+    """
     marks = outline(lines)
-    headings = {heading.line for heading in marks.headings}
-    after_blank = False
+    starts = {heading.line for heading in marks.headings}
+    within = {heading.line + at for heading in marks.headings for at in range(heading.lines)}
+    under_heading = after_blank = False
     for number, line in enumerate(lines):
-        if number in headings:
+        if under_heading:
+            yield TORN
+        elif number in starts:
             yield HEADING
         else:
-            yield BLANK if after_blank and line.strip() and not marks.fenced[number] else LINE
+            in_code = number > 0 and marks.fenced[number - 1] and marks.fenced[number]
+            yield BLANK if after_blank and line.strip() and not in_code else LINE
         after_blank = not line.strip()
+        under_heading = number in within or (under_heading and after_blank)
 
 
 def _split(text: str, size: int) -> list[str]:
@@ -196,7 +221,7 @@ def _halved(piece: Piece, tokenizer: Tokenizer, room: int) -> list[Piece]:
         return [piece]
     texts = _split(piece.text, (len(piece.text) + 1) // 2)
     parts = [
-        Piece(text, count, IN_LINE if number else piece.rank)
+        Piece(text, count, TORN if number else piece.rank)
         for number, (text, count) in enumerate(zip(texts, _counts(texts, tokenizer), strict=True))
     ]
     return [smaller for part in parts for smaller in _halved(part, tokenizer, room)]

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from chrysalis_mlx.corpus.document import Document
-from chrysalis_mlx.corpus.frame.chunks import Passage, first_fitting
+from chrysalis_mlx.corpus.frame.chunks import CONTEXT, Passage, first_fitting, last_lines
 from chrysalis_mlx.corpus.frame.prose import is_worded
 from chrysalis_mlx.corpus.frame.section import Section
 from chrysalis_mlx.corpus.frame.text import filled
 from chrysalis_mlx.models.tokenizer import Tokenizer
-
-_CONTEXT = 4  # one such share of a row's length, in bytes, shows what came before: about a sixteenth of its tokens
 
 
 def passages(
@@ -29,16 +27,18 @@ def passages(
     joined bring their headings along in their text. The prompt of a part that is not the first goes on with the last
     lines before it, and so does that of a section at the same place as another: its prompt says how the text went on.
     """
-    written, context = filled(header, document), row_length // _CONTEXT
+    written, context = filled(header, document), row_length // CONTEXT
     found: list[Passage] = []
     places: set[str] = set()
     before = ""
     for section in sections:
         place = first_fitting((written + place for place in _places(section)), tokenizer, row_length)
-        shown = _end(before, context).rstrip() if place in places else ""
+        shown = last_lines(before, context).rstrip() if place in places else ""
         prompt = f"{written}{shown}\n\n{place.removeprefix(written)}" if shown else place
         if is_worded(section.body):
-            found.append(Passage(document, "completion", section.body, partial(_row, prompt, context)))
+            found.append(
+                Passage(document, "completion", section.body, partial(_row, prompt, context), is_wanted=is_worded)
+            )
             places.add(place)
         before = section.body
     return found
@@ -59,15 +59,4 @@ def _places(section: Section) -> Iterator[str]:
 
 def _row(prompt: str, context: int, body: str, part: int, before: str) -> dict[str, str]:
     start = len(body) - len(body.lstrip("\n"))
-    return {"prompt": prompt + _end(before, context) + body[:start], "completion": body[start:].rstrip()}
-
-
-def _end(text: str, size: int) -> str:
-    """The last whole lines of a text that have at most `size` bytes, or the last words of a line that has more."""
-    kept = text.encode("utf-8", "surrogatepass")[-size:].decode("utf-8", "ignore")
-    if len(kept) < len(text):
-        for mark in "\n ":
-            if start := kept.find(mark, 0, len(kept.rstrip())) + 1:
-                kept = kept[start:]
-                break
-    return kept.lstrip("\n")
+    return {"prompt": prompt + last_lines(before, context) + body[:start], "completion": body[start:].rstrip()}

@@ -101,7 +101,9 @@ class Framer:
         tokenizer, length = self._tokenizer, self._row_length
         is_divided = ("completion" in self._mix or "chat" in self._mix) and is_worded(document.text)
         divided = sections(document) if is_divided else []
-        chats = divided if tokenizer.chat else []
+        # What the text says of turns and ends would be taken for some.
+        is_sayable = not any(name in document.text for name in tokenizer.special_tokens)
+        chats = divided if tokenizer.chat and is_sayable else []
         return {
             "text": lambda draw: text.passages(document, header),
             "completion": cache(lambda draw: completion.passages(document, header, divided, tokenizer, length)),

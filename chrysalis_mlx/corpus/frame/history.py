@@ -1,7 +1,8 @@
 """Commits as rows: the message is the prompt, the diff is what is learned.
 
-A diff that is too long for a row is cut between files, else between hunks, else between lines. Each part is a diff by
-itself: its prompt, the names of its file and the counts of its hunks come again.
+A diff that is too long for a row is cut between files, else between hunks, else between lines, but not between a line
+and what replaces it where that can be. Each part is a diff by itself, which applies after the parts before it: the
+names of its file and the counts of its hunks come again. Its prompt goes on with the last lines before it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from chrysalis_mlx.batches.rows import Row
 from chrysalis_mlx.batches.tokens import segments
-from chrysalis_mlx.corpus.frame.chunks import BLANK, HEADING, LINE, SURELY_LONG, Piece, cuts
+from chrysalis_mlx.corpus.frame.chunks import BLANK, CONTEXT, HEADING, LINE, SURELY_LONG, TORN, Piece, cuts, last_lines
 from chrysalis_mlx.genome.git.patch import FileDiff, split_lines
 from chrysalis_mlx.genome.history import Commit
 from chrysalis_mlx.models.tokenizer import Tokenizer
@@ -50,16 +51,17 @@ def _cut_rows(commit: Commit, prompt: str, lines: Sequence[_Line], tokenizer: To
     """The rows of a diff that is too long for one; none when a line is."""
     pieces = _pieces(lines, tokenizer)
     repeated = prompt + max((file.header + split_lines(file.hunks[-1])[0] for file in commit.files), key=len)
-    room = max(row_length - len(tokenizer.encode(repeated)), 1)
-    while True:
-        ranges = list(cuts(pieces, room))
-        rows = _rows(commit, prompt, [lines[start:end] for start, end in ranges])
-        excess = _excess(rows, tokenizer, row_length)
-        if not excess:
-            return rows
-        if len(ranges) == len(lines):
-            return []
-        room = max(room - excess, 1)
+    for context in (row_length // CONTEXT, 0):  # where lines are so long that nothing else has room, none is shown
+        room = max(row_length - len(tokenizer.encode(repeated)), 1)
+        ranges: list[tuple[int, int]] = []
+        while len(ranges) < len(lines):
+            ranges = list(cuts(pieces, room))
+            rows = _rows(commit, prompt, [lines[start:end] for start, end in ranges], context)
+            excess = _excess(rows, tokenizer, row_length)
+            if not excess:
+                return rows
+            room = max(room - excess, 1)
+    return []
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class _Line:
 
     Attributes:
         before, after: the number of the line that comes next in the file before and after the change.
+        rank: how good a place to cut its beginning is; HEADING is the first line of a file.
     """
 
     file: FileDiff
@@ -75,45 +78,65 @@ class _Line:
     before: int
     after: int
     text: str
+    rank: int
 
 
 def _lines(file: FileDiff) -> Iterator[_Line]:
+    # A later part of a new file finds there what the parts before have put into it.
+    in_old_file = " -+" if file.old_path is None else " -"
     for number, hunk in enumerate(file.hunks):
         head, *lines = split_lines(hunk)
         numbers = _HUNK.match(head)
         assert numbers is not None
         # Of no lines, git gives the number of the line before.
         before, after = (int(numbers[at]) + (numbers[at + 1] == "0") for at in (1, 3))
-        for text, following in zip(lines, [*lines[1:], ""], strict=True):
+        ranks = [BLANK if number else HEADING, *_ranks(lines)[1:]]
+        for text, following, rank in zip(lines, [*lines[1:], ""], ranks, strict=True):
             if text[0] != "\\":
-                yield _Line(file, number, before, after, text + (following if following.startswith("\\") else ""))
-                before += text[0] in " -"
+                whole = text + (following if following.startswith("\\") else "")
+                yield _Line(file, number, before, after, whole, rank)
+                before += text[0] in in_old_file
                 after += text[0] in " +"
+
+
+def _ranks(lines: Sequence[str]) -> list[int]:
+    """How good a place to cut the beginning of each line of a hunk is: torn within what replaces something."""
+    ranks: list[int] = []
+    for is_change, group in groupby(lines, key=lambda line: line[0] != " "):
+        block = list(group)
+        is_replacement = is_change and {"-", "+"} <= {line[0] for line in block}
+        ranks += [LINE] + [TORN if is_replacement else LINE] * (len(block) - 1)
+    return ranks
 
 
 def _pieces(lines: Sequence[_Line], tokenizer: Tokenizer) -> list[Piece]:
     """The lines as pieces for `cuts`; the first one of a hunk counts with what stands before it."""
-    texts, ranks = [], []
-    file, hunk = None, -1
+    texts = []
     for line in lines:
-        rank = HEADING if line.file is not file else BLANK if line.hunk != hunk else LINE
-        header = line.file.header if rank == HEADING else ""
-        counts = split_lines(line.file.hunks[line.hunk])[0] if rank != LINE else ""
+        header = line.file.header if line.rank == HEADING else ""
+        counts = split_lines(line.file.hunks[line.hunk])[0] if line.rank >= BLANK else ""
         texts.append(header + counts + line.text)
-        ranks.append(rank)
-        file, hunk = line.file, line.hunk
     around, *tokens = [len(ids) for ids in tokenizer.encode_batch(["", *texts])]
-    return [Piece(text, max(n - around, 1), rank) for text, n, rank in zip(texts, tokens, ranks, strict=True)]
+    return [Piece(text, max(n - around, 1), line.rank) for text, n, line in zip(texts, tokens, lines, strict=True)]
 
 
 def _diff(lines: Sequence[_Line]) -> str:
     """The diff that these lines make; what a cut has left without a change is no part of it."""
     parts = []
-    for file, of_file in groupby(lines, key=lambda line: line.file):
-        hunks = [list(of_hunk) for _, of_hunk in groupby(of_file, key=lambda line: line.hunk)]
+    for _, of_file in groupby(lines, key=lambda line: line.file):
+        of = list(of_file)
+        hunks = [list(of_hunk) for _, of_hunk in groupby(of, key=lambda line: line.hunk)]
         changed = [hunk for hunk in hunks if any(line.text[0] != " " for line in hunk)]
-        parts += [file.header] * bool(changed) + [_hunk(hunk) for hunk in changed]
+        parts += [_header(of[0])] * bool(changed) + [_hunk(hunk) for hunk in changed]
     return "".join(parts)
+
+
+def _header(first: _Line) -> str:
+    """The names of a file, which is new in its first part alone."""
+    if first.file.old_path is not None or first.rank == HEADING:
+        return first.file.header
+    new = split_lines(first.file.header)[1]
+    return "---" + new[3:].replace("b/", "a/", 1) + new
 
 
 def _hunk(lines: Sequence[_Line]) -> str:
@@ -132,11 +155,11 @@ def _prompts(commit: Commit) -> Iterator[str]:
         yield f"Write the diff of this commit to {commit.repository}:\n\n{message}\n\n"
 
 
-def _rows(commit: Commit, prompt: str, parts: Sequence[Sequence[_Line]]) -> list[Row]:
+def _rows(commit: Commit, prompt: str, parts: Sequence[Sequence[_Line]], context: int = 0) -> list[Row]:
     diffs = [diff for diff in map(_diff, parts) if diff]
     return [
         {
-            "prompt": prompt,
+            "prompt": prompt + (last_lines(before, context) if context else ""),
             "completion": diff,
             "repository": commit.repository,
             "path": f"commit {commit.sha[:12]}",
@@ -144,7 +167,7 @@ def _rows(commit: Commit, prompt: str, parts: Sequence[Sequence[_Line]]) -> list
             "part": part,
             "parts": len(diffs),
         }
-        for part, diff in enumerate(diffs, 1)
+        for part, (before, diff) in enumerate(pairwise(["", *diffs]), 1)
     ]
 
 

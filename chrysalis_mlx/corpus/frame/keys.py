@@ -17,8 +17,8 @@ _PROSE = 0.5  # share of the characters that values of several words make up
 _WORDS = 4
 _DEEP = 100  # brackets in brackets; libyaml takes quadratic time for them
 
-# Anchors repeat what they stand for, and comments would be lost.
-_BEYOND = re.compile(r"(^|[\s:,\[{-])[&*][^\s*]|(^|\s)#", re.MULTILINE)
+# Anchors repeat what they stand for; tags and comments would be lost.
+_BEYOND = re.compile(r"(^|[\s:,\[{-])[&*!][^\s*]|(^|\s)#", re.MULTILINE)
 _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 

@@ -9,11 +9,12 @@ _LONGEST = 32  # letters; what is longer in Latin script is a key or a digest
 
 _RUN = re.compile(r"[^\W_]+")
 _TAG = re.compile(r"<[^<>]*>")
+_URL = re.compile(r"https?://[^\s<>)\]]+")
 
 
 def is_worded(text: str) -> bool:
-    """Whether a text, its tags aside, is made of words: times, digests, rules and figures are not."""
-    shown = _TAG.sub("", text)
+    """Whether a text, its tags aside, is made of words: addresses, times, digests, rules and figures are not."""
+    shown = _TAG.sub("", _URL.sub("0", text))
     letters = sum(len(run) for run in _RUN.findall(shown) if _is_word(run))
     return letters > 0 and letters >= _WORDY * len("".join(shown.split()))
 

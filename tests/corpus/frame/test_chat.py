@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given, settings
@@ -136,6 +138,48 @@ def test_later_parts_are_asked_for_by_their_first_words(tokenizer: Tokenizer) ->
     assert "\n".join(row["messages"][2]["content"] for row in of_kinds) == body.strip()
 
 
+def test_the_first_words_are_those_of_several_lines_where_one_has_few(tokenizer: Tokenizer) -> None:
+    said = "The wing disc grows from a few cells only"
+    found = {
+        "a.md": f"## Growth\n\n{said}",
+        "b.md": f"11\n\n{said}",
+        "c.json": '"year": 1986,\n "title": "Of the larva and its leaves"',
+        "d.txt": said,
+    }
+    words = {path: chat._first_words(text, PurePosixPath(path).suffix) for path, text in found.items()}
+    assert words == {
+        "a.md": "Growth The wing disc grows from a few",
+        "b.md": "11 The wing disc grows from a few",
+        "c.json": "year: 1986 title: Of the larva and its",
+        "d.txt": "The wing disc grows from a few cells",
+    }
+
+
+@pytest.mark.parametrize(
+    ("title", "it"),
+    [
+        ("1. Growth:", "Growth"),
+        ("1.2 Growth", "Growth"),
+        ("IV. Growth", "Growth"),
+        ("A) Growth", "Growth"),
+        ("C. elegans larvae", "C. elegans larvae"),
+        ("3 reasons to eat leaves", "3 reasons to eat leaves"),
+        ("--- 03-Feb-2026", "03-Feb-2026"),
+        ("--help", "--help"),
+    ],
+)
+def test_a_title_loses_its_number_and_no_word(title: str, it: str, tokenizer: Tokenizer) -> None:
+    document = Document("larva", "a.md", f"# One\n\n{LONG}\n\n## {title}\n\n{LONG}\n")
+    assert f'"{it}"' in asked(document, tokenizer)[1][0]
+
+
+def test_the_kind_of_an_entry_keeps_its_capitals(tokenizer: Tokenizer) -> None:
+    table = "| {} | Use |\n|---|---|\n| arXiv | It holds what people write before others have read it. |\n"
+    for head, kind in (("Databases / API", "databases / API"), ("URLs", "URLs"), ("Name", "name")):
+        question = asked(Document("larva", "a.md", table.format(head)), tokenizer)[1][0]
+        assert f'the {kind} "arXiv"' in question
+
+
 def test_later_parts_of_code_and_of_what_has_no_title(tokenizer: Tokenizer) -> None:
     lines = "".join(f"    larva_{name}.eat(__leaf__)\n" for name in NAMES)
     rows = fit(made(Document("larva", "m.py", f"def grow():\n{lines}"), tokenizer, 192), tokenizer, 192)
@@ -200,10 +244,12 @@ def test_every_row_fits_and_asks(tokenizer: Tokenizer, parts: list[str], path: s
     rows = fit(found, tokenizer, 192)
     assert rows == fit(made(document, tokenizer, 192), tokenizer, 192)
     assert all(len(segment.tokens) <= 192 and segment.supervised.any() for segment in segments(rows, tokenizer))
-    answers = "".join(row["messages"][-1]["content"] for row in rows)
+    assert all("larva" in row["messages"][-2]["content"] for row in rows)
+    whole = fit([replace(passage, is_wanted=lambda part: True) for passage in found], tokenizer, 192)
+    assert [row for row in whole if row in rows] == rows
+    answers = "".join(row["messages"][-1]["content"] for row in whole)
     # Parts lose the rules at their ends, and no word.
     assert re.sub(r"\W", "", answers) == re.sub(r"\W", "", "".join(passage.body for passage in found))
-    assert all("larva" in row["messages"][-2]["content"] for row in rows)
     assert answers.count("caterpillar") == document.text.count("caterpillar")
 
 

@@ -16,11 +16,13 @@ from chrysalis_mlx.corpus.frame import text
 from chrysalis_mlx.corpus.frame.chunks import (
     BLANK,
     HEADING,
-    IN_LINE,
     LINE,
+    TORN,
     NoRoomError,
     Passage,
     Piece,
+    _pieces,
+    _ranks,
     cuts,
     first_fitting,
     fit,
@@ -100,6 +102,42 @@ def test_rows_end_before_headings_and_else_at_blank_lines_outside_of_code(tokeni
     assert all(found.endswith("\n\n") for found in bodies)
 
 
+def test_how_good_a_place_each_line_is() -> None:
+    ranked = [
+        ("text", LINE), ("", LINE), ("text", BLANK), ("## One", HEADING), ("", TORN), ("### Two", TORN), ("text", TORN),
+        ("text", LINE), ("", LINE), ("Setext", HEADING), ("===", TORN), ("", TORN), ("text", TORN), ("", LINE),
+        ("```", BLANK), ("code", LINE), ("", LINE), ("code", LINE), ("# code", LINE), ("```", LINE), ("", LINE),
+        ("text", BLANK),
+    ]  # fmt: skip
+    assert list(_ranks([f"{line}\n" for line, _ in ranked])) == [rank for _, rank in ranked]
+
+
+def test_the_pieces_of_a_long_line_are_torn_apart(tokenizer: Tokenizer) -> None:
+    found = _pieces("short\n" + "word " * 300 + "\n", tokenizer)
+    assert [piece.rank for piece in found] == [LINE, LINE, TORN, TORN]
+    assert "".join(piece.text for piece in found) == "short\n" + "word " * 300 + "\n"
+
+
+def test_a_heading_stays_with_what_stands_under_it(tokenizer: Tokenizer) -> None:
+    body = "".join(f"text {n} of many words\n\n## Chapter {n}\n\n### Part {n}\n\n" for n in range(40))
+    for row_length in range(60, 120, 7):
+        bodies = check(body, tokenizer, row_length)
+        assert all(re.match("## Chapter|text 0", found) for found in bodies)
+
+
+def test_parts_that_are_not_wanted_are_left_away_but_never_all(tokenizer: Tokenizer) -> None:
+    body = "".join(f"line {number} of many\n" for number in range(60))
+
+    def rows(is_wanted: Any) -> list[str]:
+        document = Document("repo", "file.md", body)
+        passage = Passage(document, "text", body, lambda part, *_: {"text": part}, is_wanted=is_wanted)
+        return [row["text"] for row in fit([passage], tokenizer, 64)]
+
+    everything = rows(lambda part: True)
+    assert rows(lambda part: "line 0 " not in part) == everything[1:]
+    assert rows(lambda part: False) == everything
+
+
 def test_a_line_too_long_by_itself_is_cut_at_white_space(tokenizer: Tokenizer) -> None:
     body = "caterpillar " * 160 + "\nshort\n"
     bodies = check(body, tokenizer, 64)
@@ -142,13 +180,13 @@ def test_cuts_take_the_best_place_of_the_second_half() -> None:
 
 
 def test_cuts_go_through_a_line_only_when_it_is_longer_than_a_row() -> None:
-    fits_alone = [(10, LINE), (20, LINE), (20, IN_LINE), (10, LINE)]
+    fits_alone = [(10, LINE), (20, LINE), (20, TORN), (10, LINE)]
     assert list(cuts(pieces(*fits_alone), 40)) == [(0, 1), (1, 3), (3, 4)]
-    too_long = [(10, LINE), (20, LINE), (20, IN_LINE), (20, IN_LINE), (10, LINE)]
+    too_long = [(10, LINE), (20, LINE), (20, TORN), (20, TORN), (10, LINE)]
     assert list(cuts(pieces(*too_long), 40)) == [(0, 1), (1, 3), (3, 5)]
 
 
-@given(st.lists(st.tuples(st.integers(1, 60), st.integers(IN_LINE, HEADING)), max_size=60), st.integers(1, 50))
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(TORN, HEADING)), max_size=60), st.integers(1, 50))
 def test_cuts_are_a_partition_that_fits(ranked: list[tuple[int, int]], room: int) -> None:
     found = list(cuts(pieces(*ranked), room))
     assert [index for start, end in found for index in range(start, end)] == list(range(len(ranked)))

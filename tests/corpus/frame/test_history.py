@@ -1,5 +1,6 @@
 """Commits as rows: every part is a diff by itself, and together they are the whole one."""
 
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -31,15 +32,18 @@ def sheep(count: int, word: str = "sheep") -> str:
     return "".join(f"{n} {word}\n" for n in range(count))
 
 
+BEFORE = {"a.md": sheep(200), "b.md": "old\n", "c.md": "one"}
+
+
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Commit:
-    """Three files: many hunks, one long hunk, one line."""
+    """Many hunks, one long hunk, one line, and a new file."""
     root = tmp_path_factory.mktemp("large") / "r"
     many = sheep(200).replace("0 sheep\n", "0 black sheep\n")
     return commit_of(
         root,
-        {"a.md": sheep(200), "b.md": "old\n", "c.md": "one"},
-        {"a.md": many, "b.md": sheep(80, "goats"), "c.md": "two"},
+        BEFORE,
+        {"a.md": many, "b.md": sheep(80, "goats"), "c.md": "two", "d e.md": sheep(70, "lambs")},
     )
 
 
@@ -66,19 +70,24 @@ def test_parts_fit_and_apply(
     tokenizer: Tokenizer = request.getfixturevalue(name)
     rows = commit_rows(large, tokenizer, row_length)
     assert [(row["part"], row["parts"]) for row in rows] == [(n, len(rows)) for n in range(1, len(rows) + 1)]
-    assert all(row["prompt"] == PROMPT for row in rows)
+    for row, before in zip(rows, ["", *(row["completion"] for row in rows)], strict=False):
+        shown = row["prompt"].removeprefix(PROMPT)
+        assert before.endswith(shown)
+        assert (row["part"] > 1) == (len(shown) > 0)
+        assert len(shown) <= row_length // 4
     lengths = [len(segment.tokens) for segment in segments(rows, tokenizer)]
     assert max(lengths) <= row_length
     if len(rows) > 1:
         assert sum(lengths) > len(rows) * row_length * 0.4
     root = tmp_path / "r"
-    make_repository(root, {"a.md": sheep(200), "b.md": "old\n", "c.md": "one"})
+    make_repository(root, BEFORE)
     for row in rows:  # git reads every part and finds its place, one after the other
         patch = row["completion"].encode()
         subprocess.run(["git", "-C", str(root), "apply", "--unidiff-zero", "-"], input=patch, check=True)
     assert (root / "a.md").read_text() == sheep(200).replace("0 sheep\n", "0 black sheep\n")
     assert (root / "b.md").read_text() == sheep(80, "goats")
     assert (root / "c.md").read_text() == "two"
+    assert (root / "d e.md").read_text() == sheep(70, "lambs")
 
 
 def test_a_whole_diff_is_what_git_wrote(large: Commit, tokenizer: Tokenizer) -> None:
@@ -94,6 +103,18 @@ def test_parts_end_between_files_and_hunks_where_they_can(large: Commit, tokeniz
         parts = row["completion"].split("\n@@ ")[1:]
         assert {f"@@ {part}".strip("\n") + "\n" for part in parts} <= hunks
     assert sum(row["completion"].count("\n@@ ") for row in rows) == len(large.files[0].hunks)
+
+
+def test_a_line_and_what_replaces_it_stay_together(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    before = "".join(f"{n} sheep\n" + "grass\n" * 8 for n in range(40))
+    commit = commit_of(tmp_path / "r", {"a.md": before}, {"a.md": before.replace(" sheep\n", " goats\nand bells\n")})
+    rows = commit_rows(replace(commit, files=(replace(commit.files[0]),)), tokenizer, 256)
+    assert len(rows) > 4
+    for row in rows:
+        changes = re.findall(r"^[-+].*", row["completion"], re.MULTILINE)[2:]
+        assert [re.sub(r"\d+", "0", line) for line in changes] == ["-0 sheep", "+0 goats", "+and bells"] * (
+            len(changes) // 3
+        )
 
 
 def test_a_long_message_gives_way_to_its_subject(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -33,6 +33,7 @@ def test_words(text: str) -> None:
         f"larva.md {DIGEST}",
         "abcdefgh" * 40,
         "[[1.5, 2.5], [3, 4]]",
+        "| 19 | https://example.org/en/news/of-the-larva-which-becomes-a-butterfly |\n" * 3,
         '# <p align="center"> --- </p>',
         "+----+----+\n| a1 | b2 |\n+----+----+",
     ],
