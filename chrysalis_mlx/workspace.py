@@ -81,7 +81,7 @@ class Workspace:
         record: dict[str, Any] = {
             **_material(origin, directory, resolved),
             "model": {"source": resolved.model.source, "directory": str(opened.path), "files": opened.hashes()},
-            "blueprint": {"name": resolved.name, "reason": reason, "sha256": sha256_json(to_dict(resolved))},
+            "blueprint": {"name": resolved.name, "reason": reason, "sha256": _identity(to_dict(resolved))},
             "seed": resolved.training.seed,
         }
         if again and "data" in record:
@@ -98,7 +98,7 @@ class Workspace:
         """
         run = Run.open(directory)
         blueprint = load_blueprint(run.path("blueprint.yaml"))
-        if sha256_json(to_dict(blueprint)) != run.record["blueprint"]["sha256"]:
+        if _identity(to_dict(blueprint)) != run.record["blueprint"]["sha256"]:
             raise RunError(
                 "blueprint.yaml was changed after the run began",
                 where=run.path("blueprint.yaml"),
@@ -178,7 +178,7 @@ class Workspace:
     def input_hashes(self, *sections: str) -> dict[str, str]:
         """Hashes of the base model and of the named blueprint sections: what a stage depends on beside files."""
         content: dict[str, Any] = to_dict(self.blueprint)
-        hashes = {f"blueprint.{section}": sha256_json(content[section]) for section in sections}
+        hashes = {f"blueprint.{section}": _identity(content[section]) for section in sections}
         return {"model": sha256_json(self.run.record["model"]["files"]), **hashes}
 
     def _is_from_other(self, origin: Origin) -> bool:
@@ -193,7 +193,7 @@ class Workspace:
         if origin.blueprint is not None:
             named = load_blueprint(find_blueprint(origin.blueprint))
             asked = _with_model(named, origin.model or self.blueprint.model.source)
-            if to_dict(asked) != to_dict(self.blueprint):
+            if _identity(to_dict(asked)) != record["blueprint"]["sha256"]:
                 was = record["blueprint"]["name"]
                 raise RunError(
                     f"this run was begun with another blueprint ('{was}') than '{origin.blueprint}'",
@@ -271,6 +271,11 @@ def _check_fit(blueprint: Blueprint, model: ModelDirectory) -> None:
             fix=f"set training.row_length to at most {model.context_length}",
         )
     _ = model.tokenizer, _adapter_spec(blueprint, model)
+
+
+def _identity(content: object) -> str:
+    """Hash of a blueprint or of a section of it. Of expression.weights the first match counts, hence their order."""
+    return sha256_json(content, in_order=True)
 
 
 def _header(blueprint: str) -> str:

@@ -42,7 +42,7 @@ def test_a_run_holds_its_resolved_blueprint(workspace: Workspace, given: tuple[P
     assert record["blueprint"] == {
         "name": "e2e",
         "reason": "asked for",
-        "sha256": sha256_json(to_dict(resolved)),
+        "sha256": sha256_json(to_dict(resolved), in_order=True),
     }
     assert record["model"]["files"] == workspace.model.hashes()
     assert (
@@ -85,6 +85,19 @@ def test_a_stage_depends_on_the_model_and_its_own_sections_only(
     assert other.input_hashes("split", "export") == workspace.input_hashes("split", "export")
     assert other.input_hashes("adapter") != workspace.input_hashes("adapter")
     assert workspace.input_hashes("split").keys() == {"model", "blueprint.split"}
+
+
+def test_of_weights_the_order_counts(tmp_path: Path, given: tuple[Path, Path], tiny_model: Path) -> None:
+    text = given[1].read_text().replace("expression: {", "expression: {weights: {docs: 3, '*': 1}, ")
+    given[1].write_text(text)
+    origin = Origin(genome=given[0], model=str(tiny_model), blueprint=str(given[1]))
+    begun = Workspace.create(tmp_path / "run", origin)
+    assert Workspace.ensure(tmp_path / "run", origin).blueprint == begun.blueprint
+    given[1].write_text(text.replace("docs: 3, '*': 1", "'*': 1, docs: 3"))
+    with pytest.raises(RunError, match="begun with another blueprint"):
+        Workspace.ensure(tmp_path / "run", origin)
+    other = Workspace.create(tmp_path / "other", origin)
+    assert other.input_hashes("expression") != begun.input_hashes("expression")
 
 
 def test_an_empty_directory_is_good_enough(tmp_path: Path, given: tuple[Path, Path], tiny_model: Path) -> None:

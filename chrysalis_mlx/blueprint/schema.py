@@ -78,7 +78,9 @@ class GatesSection:
 class CopiesSection:
     """What is the same document. Similarity is the Jaccard index of the sets of 5-word shingles."""
 
-    exact: bool = option(True, "leave out files that are equal but for line ends and white space around lines")
+    exact: bool = option(
+        True, "leave out files that are equal but for line ends, white space before them and around the whole"
+    )
     near: float | None = option(
         0.8, "leave out files at least so similar to an earlier one, equal ones too; null: none", minimum=0.3
     )
@@ -112,7 +114,10 @@ class ExpressionSection:
     )
     last: tuple[str, ...] = option((), "globs that end it, in this order; the rest in genome order; backups after all")
     weights: dict[str, float] = option(
-        {}, "glob on a repository: how often its files are seen in an epoch; the first match counts", minimum=0.0
+        {},
+        "glob on a repository: how often its files are seen in an epoch, below 1 a fixed sample of them; the first "
+        "match counts",
+        minimum=0.0,
     )
     gates: GatesSection = field(default_factory=GatesSection)
     copies: CopiesSection = field(default_factory=CopiesSection)

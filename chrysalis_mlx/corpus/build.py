@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -42,8 +42,6 @@ OPEN_GATES = GatesSection(
 )
 """Nothing but a blank text is left out."""
 
-_BLOCK = 64  # documents whose tokens are held at once, to be counted
-
 
 def corpus_of_genome(
     genome: Path,
@@ -69,13 +67,18 @@ def corpus_of_genome(
     framer.require_a_way()
     files = read_genome(genome)
     documents = [Document.of(file, backup=is_backup(file.repository, section.copies)) for file in files]
-    selection = select(documents, section, _counter(tokenizer), progress=progress)
-    selection = _framed_at_all(selection, framer)
+    selection = select(
+        documents,
+        section,
+        tokenizer.count_batch,
+        can_be_framed=lambda document: bool(framer.ways(document)),
+        progress=progress,
+    )
     if not selection.selected:
         raise CorpusError(
             f"none of the genome's {len(documents)} files is expressed",
             where=genome,
-            fix="loosen the blueprint's expression (include, exclude, gates, copies) or its framing.mix",
+            fix="loosen the blueprint's expression (patterns, weights, gates, copies, budget) or its framing.mix",
         )
     sides = split_documents(selection.selected, blueprint.split)
     considered = Counter(document.repository for document in documents)
@@ -86,15 +89,19 @@ def corpus_of_genome(
     with progress("framing", len(sides), unit="document") as bar:
         for item, side in zip(selection.selected, sides, strict=True):
             try:
-                if side == "train":
-                    _append(passes, framer.frame(item.document, item.weight))
-                else:
+                if side != "train":
                     corpus.rows[side] += framer.frame_once(item.document)
+                elif times := framer.frame(item.document, item.weight):
+                    _append(passes, times)
+                else:
+                    entries[id(item.document)] |= {"expressed": False, "rule": "not due in an epoch", "side": None}
+                    continue
                 corpus.documents[side].append(item.document)
             except NoRoomError as error:
                 refused = error
                 entries[id(item.document)] |= {"expressed": False, "rule": "no room", "side": None}
-            bar.update()
+            finally:
+                bar.update()
     if refused and not all(corpus.documents.values()):
         raise refused
     if history is not None:
@@ -160,20 +167,6 @@ def _fitted(
     return left, list(parts.values())
 
 
-def _framed_at_all(selection: Selection, framer: Framer) -> Selection:
-    """The selection without documents that no way of the mix can frame."""
-    unframed = {id(item.document) for item in selection.selected if not framer.ways(item.document)}
-    if not unframed:
-        return selection
-    return Selection(
-        [
-            replace(verdict, expressed=False, rule="no framing") if id(verdict.document) in unframed else verdict
-            for verdict in selection.verdicts
-        ],
-        [item for item in selection.selected if id(item.document) not in unframed],
-    )
-
-
 def _expression_of_data(blueprint: Blueprint) -> ExpressionSection:
     """How rows are judged: by nothing but what is asked for. Families are found in any case, for the split."""
     section, expression = blueprint.data, blueprint.expression
@@ -205,13 +198,17 @@ def _fit_to_train(
 ) -> Iterator[Commit]:
     """Commits without changes of files that are kept back or that a gate has closed on; those that say something new.
 
-    What is kept back is kept back in its older versions, too.
+    What is kept back is kept back with its copies, and in their older versions, too.
     """
     copies = blueprint.expression.copies
     kept_back = [document for side in ("valid", "test") for document in corpus.documents[side]]
     protected = NgramIndex.of((document.text for document in kept_back), corpus.ngram)
-    closed = {(document.repository, document.path) for document in kept_back}
-    closed |= {(file["repository"], file["path"]) for file in corpus.files if file["rule"].startswith("gate: ")}
+    families = {file["family"] for file in corpus.files if file.get("side") in ("valid", "test")}
+    closed = {
+        (file["repository"], file["path"])
+        for file in corpus.files
+        if file["rule"].startswith("gate: ") or file.get("family") in families
+    }
     seen: set[str] = set()
     for commit in commits:
         of = commit.repository
@@ -238,7 +235,7 @@ def _entries(selection: Selection, sides: Sequence[str]) -> dict[int, dict[str, 
         entry = _entry(verdict)
         if verdict.expressed:
             item, side = chosen[id(verdict.document)]
-            entry |= {"side": side, "family": item.family, "weight": item.weight, "tokens": item.tokens}
+            entry |= {"side": side, "weight": item.weight, "tokens": item.tokens}
         entries[id(verdict.document)] = entry
     return entries
 
@@ -247,17 +244,8 @@ def _entry(verdict: Verdict) -> dict[str, Any]:
     document = verdict.document
     head = {"repository": document.repository, "path": document.path, "expressed": verdict.expressed}
     score = {} if verdict.score is None else {"score": verdict.score}
-    return {**head, "rule": verdict.rule, **score, "scores": verdict.scores}
-
-
-def _counter(tokenizer: Tokenizer) -> Callable[[Sequence[str]], list[int]]:
-    def count(texts: Sequence[str]) -> list[int]:
-        counts: list[int] = []
-        for start in range(0, len(texts), _BLOCK):
-            counts += map(len, tokenizer.encode_batch(texts[start : start + _BLOCK]))
-        return counts
-
-    return count
+    family = {} if verdict.family is None else {"family": verdict.family}
+    return {**head, "rule": verdict.rule, **score, "scores": verdict.scores, **family}
 
 
 def _uncounted(texts: Sequence[str]) -> list[int]:

@@ -48,7 +48,8 @@ class Verdict:
         rule: what decided, for instance `include: *`, `exclude: *.log`, `gate: log_lines`, `copy of r/a.md`,
             `near copy of r/a.md`, `backup of known text`, `budget: total`.
         score: what the rule measured (a gate's score, a similarity, a share); None where it measures nothing.
-        scores: every gate's score, for the documents that came before the gates.
+        scores: of the gates that the document came to.
+        family: its number, for documents that came as far as the search for copies; a copy has its original's.
     """
 
     document: Document
@@ -56,6 +57,7 @@ class Verdict:
     rule: str
     score: float | None = None
     scores: dict[str, float] = field(default_factory=dict)
+    family: int | None = None
 
 
 @dataclass(frozen=True)

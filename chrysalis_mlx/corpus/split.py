@@ -30,6 +30,7 @@ class _Family:
         rank: pseudo-random; depends on the seed and the content alone.
         shared: share of its n-grams that other families have.
         short: every member has fewer than n words, so that n-grams say nothing of it.
+        backup: every member is a backup, and there are live documents.
     """
 
     members: tuple[int, ...]
@@ -37,10 +38,11 @@ class _Family:
     rank: bytes
     shared: float
     short: bool
+    backup: bool
 
     @property
     def separable(self) -> bool:
-        return not self.shared and not self.short
+        return not self.shared and not self.short and not self.backup
 
 
 def split_documents(selected: Sequence[Selected], section: SplitSection) -> list[str]:
@@ -48,8 +50,8 @@ def split_documents(selected: Sequence[Selected], section: SplitSection) -> list
 
     Test takes separable families until its share of the documents is reached, then valid does, spread over the
     repositories as these have them; where there are too few for both, each gets its part of them. Only a side that
-    would be empty takes a short one, or the one that shares the fewest n-grams. The order of the documents plays no
-    part.
+    would be empty takes a short one, the one that shares the fewest n-grams, or a backup: what is measured is what
+    lives. The order of the documents plays no part.
 
     Raises:
         CorpusError: fewer than three families.
@@ -62,7 +64,7 @@ def split_documents(selected: Sequence[Selected], section: SplitSection) -> list
             fix="loosen the blueprint's expression (include, exclude, gates, copies) or give a larger genome",
         )
     separable = _spread([family for family in families if family.separable], section.seed)
-    others = sorted((family for family in families if not family.separable), key=lambda f: (f.shared, f.rank))
+    others = sorted((family for family in families if not family.separable), key=lambda f: (f.backup, f.shared, f.rank))
     # The largest always trains, of equals the last: however large the shares are, something is left.
     largest = max(reversed(separable + others), key=lambda family: len(family.members))
     for tier in (separable, others):
@@ -82,7 +84,7 @@ def split_documents(selected: Sequence[Selected], section: SplitSection) -> list
 def _take(separable: list[_Family], others: list[_Family], target: int, leave: int) -> list[_Family]:
     """Take families off the lists until their documents reach the target, without passing it if that can be.
 
-    At least one is taken, and `leave` are left.
+    At least one is taken, and `leave` are left, of the separable ones too where one of these was taken.
     """
     taken: list[_Family] = []
     for tier in (separable, others):
@@ -90,7 +92,8 @@ def _take(separable: list[_Family], others: list[_Family], target: int, leave: i
             break  # Better a smaller side than one that was trained on.
         held = 0
         for family in list(tier):
-            if held + len(family.members) <= target and len(separable) + len(others) > leave:
+            left = len(tier) if taken else len(separable) + len(others)
+            if held + len(family.members) <= target and left > leave:
                 tier.remove(family)
                 taken.append(family)
                 held += len(family.members)
@@ -117,6 +120,7 @@ def _families(selected: Sequence[Selected], section: SplitSection) -> list[_Fami
     for place, one in enumerate(selected):
         members.setdefault(one.family, []).append(place)
     # A document's name stands before its text in the default header: what names have in common counts as well.
+    are_backups = [one.document.backup for one in selected]
     grams = list(ngram_hashes((f"{one.document.name}\n{one.document.text}" for one in selected), section.ngram))
     of_family = [union(grams[place] for place in places) for places in members.values()]
     shared = _in_several(of_family)
@@ -128,6 +132,7 @@ def _families(selected: Sequence[Selected], section: SplitSection) -> list[_Fami
             rank=_rank(section.seed, selected[least].document.digest),
             shared=float(contained(hashes, shared).mean()) if len(hashes) else 0.0,
             short=all(len(words(selected[place].document.text)) < section.ngram for place in places),
+            backup=all(are_backups[place] for place in places) and not all(are_backups),
         )
         for places, least, hashes in zip(members.values(), leasts, of_family, strict=True)
     ]

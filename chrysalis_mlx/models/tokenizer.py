@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,8 @@ from chrysalis_mlx.errors import ModelError
 from chrysalis_mlx.models.chat import ChatTemplate
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
-_AT_ONCE = 512  # texts whose encodings, about 150 bytes a token, are in memory together
+# Texts, and characters of them, whose encodings, about 150 bytes a token, are in memory together.
+_TEXTS, _CHARACTERS = 512, 1 << 18
 
 _NO_DUMMY_PREFIX = bytes(
     [3 << 3 | 2, 2, 3 << 3, 0]
@@ -120,13 +121,24 @@ class Tokenizer:
             special: with the special tokens that the model expects around a text, such as <s>. What looks like a
                 special token inside of a text is one, either way.
         """
-        starts = range(0, len(texts), _AT_ONCE)
-        return [ids for at in starts for ids in self._engine.encode(texts[at : at + _AT_ONCE], special)]
+        return [ids for block in _blocks(texts) for ids in self._engine.encode(block, special)]
+
+    def count_batch(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each of many texts has, without special tokens around it; in little memory.
+
+        A text of more than 262,144 characters is counted in pieces, each of which may be a token more or less.
+        """
+        pieces = [(number, piece) for number, text in enumerate(texts) for piece in _pieces(text)]
+        counts, done = [0] * len(texts), 0
+        for block in _blocks([piece for _, piece in pieces]):
+            for (number, _), ids in zip(pieces[done:], self._engine.encode(block, False), strict=False):
+                counts[number] += len(ids)
+            done += len(block)
+        return counts
 
     def encode_spans(self, texts: Sequence[str], *, special: bool = True) -> list[Encoded]:
         """As `encode_batch`, with the characters that each token stands for."""
-        starts = range(0, len(texts), _AT_ONCE)
-        return [encoded for at in starts for encoded in self._engine.encode_spans(texts[at : at + _AT_ONCE], special)]
+        return [encoded for block in _blocks(texts) for encoded in self._engine.encode_spans(block, special)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
@@ -134,6 +146,28 @@ class Tokenizer:
 
     def token_id(self, token: str) -> int | None:
         return self._engine.token_id(token)
+
+
+def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts in groups of a bounded size; a text that is larger is one by itself."""
+    start = size = 0
+    for end, text in enumerate(texts):
+        if end > start and (size + len(text) > _CHARACTERS or end - start == _TEXTS):
+            yield texts[start:end]
+            start, size = end, 0
+        size += len(text)
+    if start < len(texts):
+        yield texts[start:]
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text cut at line ends, where it has some, into pieces of a bounded size."""
+    start = 0
+    while len(text) - start > _CHARACTERS:
+        end = text.rfind("\n", start, start + _CHARACTERS) + 1 or start + _CHARACTERS
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 class _FastTokenizer:

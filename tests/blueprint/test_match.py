@@ -106,7 +106,7 @@ def test_the_more_specific_comes_first(tmp_path: Path) -> None:
         anything="{names: '*'}",
         by_memory="{min_memory: 1}",
         by_variant="{variant: instruct}",
-        by_wide_range="{min_parameters: 1, max_parameters: 9999}",
+        a_wide_range="{min_parameters: 1, max_parameters: 9999}",
         by_range="{min_parameters: 100, max_parameters: 999}",
         by_range_and_variant="{min_parameters: 100, max_parameters: 999, variant: instruct}",
         by_type="{model_types: [llama]}",
@@ -120,7 +120,7 @@ def test_the_more_specific_comes_first(tmp_path: Path) -> None:
         "by_type",
         "by_range_and_variant",
         "by_range",
-        "by_wide_range",
+        "a_wide_range",
         "by_variant",
         "by_memory",
     ]

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from chrysalis_mlx.blueprint.schema import BudgetSection, CopiesSection, FramingSection, GatesSection
-from chrysalis_mlx.corpus.build import corpus_of_genome
+from chrysalis_mlx.corpus.build import _fit_to_train, corpus_of_genome
 from chrysalis_mlx.corpus.write import Corpus
 from chrysalis_mlx.errors import CorpusError
+from chrysalis_mlx.genome.git.patch import FileDiff
+from chrysalis_mlx.genome.history import Commit
 from chrysalis_mlx.genome.text.format import GenomeFile
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from tests.corpus.frame.test_fim import fim_tokenizer
@@ -22,6 +24,7 @@ from tests.corpus.genomes import (
     FORMS,
     OLDER,
     SIDES,
+    WORDS,
     chapter,
     expressing,
     made,
@@ -68,12 +71,16 @@ def test_the_account_tells_of_every_file_in_genome_order(tmp_path: Path, tokeniz
     for name, file in told.items():
         head = ["repository", "path", "expressed", "rule"]
         if file["expressed"]:
-            assert list(file) == [*head, "scores", "side", "family", "weight", "tokens"]
+            assert list(file) == [*head, "scores", "family", "side", "weight", "tokens"]
             assert (file["rule"], file["weight"], file["side"] in SIDES) == ("include: *", 1.0, True)
             assert file["scores"]["characters"] == len(told_text(name).strip())
             assert file["tokens"] == len(tokenizer.encode(told_text(name)))
         else:
-            assert {"side", "family", "weight", "tokens"}.isdisjoint(file)
+            assert {"side", "weight", "tokens"}.isdisjoint(file)
+            if " copy of " in f" {file['rule']}":
+                assert file["family"] == told[file["rule"].split(" of ")[1]]["family"]
+            else:
+                assert "family" not in file
 
 
 def told_text(name: str) -> str:
@@ -174,6 +181,50 @@ def test_a_fraction_is_the_share_of_the_documents_that_an_epoch_has(tmp_path: Pa
     assert set(times.values()) == {1, 2}
     assert len(times) == len(corpus.documents["train"]) == 120
     assert 0.35 < sum(count == 2 for count in times.values()) / 120 < 0.65
+
+
+def test_what_is_not_due_in_an_epoch_is_not_in(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    files = [GenomeFile("docs", f"{n}.txt", prose(n)) for n in range(60)]
+    corpus = made(tmp_path, tokenizer, expressing(weights={"docs": 0.25}), files)
+    in_rows = {f"{row['repository']}/{row['path']}" for rows in corpus.rows.values() for row in rows}
+    told = account(corpus)
+    assert {name for name, file in told.items() if file["expressed"]} == in_rows
+    rules = Counter(file["rule"] for file in told.values())
+    assert rules.keys() == {"include: *", "not due in an epoch"}
+    trained = sum(file["side"] == "train" for file in told.values())
+    assert trained == len(corpus.documents["train"]) == len({row["path"] for row in corpus.rows["train"]})
+    assert 0.1 < trained / (trained + rules["not due in an epoch"]) < 0.4
+
+
+def test_the_budget_is_not_spent_on_what_cannot_be_framed(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    numbers = [GenomeFile("a", f"{n}.csv", "".join(f"{n}{m}9,{m * n}7\n" for m in range(99))) for n in range(5)]
+    documents = [GenomeFile("a", f"{n}.md", chapter(n)) for n in range(6)]
+    most = sum(len(tokenizer.encode(file.text)) for file in documents)
+    asked = expressing(budget=BudgetSection(total=most), gates=replace(GatesSection(), max_symbols=None))
+    corpus = made(tmp_path, tokenizer, with_mix(asked, completion=1), [*numbers, *documents])
+    assert Counter(file["rule"] for file in corpus.files) == {"no framing": 5, "include: *": 6}
+
+
+def test_commits_of_copies_of_what_is_kept_back_are_kept_back(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Their older versions share no n-gram with it, and are its older versions all the same."""
+    corpus = made(tmp_path, tokenizer)
+    told = account(corpus)
+    copies = {name: file["family"] for name, file in told.items() if file["rule"].startswith("near copy of data")}
+    assert len(copies) == 2
+    told["data/facts.json"]["side"] = "test"
+
+    def commit(number: int, name: str) -> Commit:
+        repository, path = name.split("/", 1)
+        hunk = "@@ -1 +1 @@\n" + "".join(f"{mark}{word} {number}\n" for mark, word in zip("-+", WORDS, strict=False))
+        file = FileDiff(path, path, "100644", f"--- a/{path}\n+++ b/{path}\n", (hunk,))
+        return Commit(repository, f"{number:040x}", "Write the facts down anew", (file,))
+
+    commits = [commit(number, name) for number, name in enumerate([*copies, "docs/repeats.md", "notes/new.md"])]
+    again = replace(commits[-1], sha="f" * 40)
+    left_out: Counter[str] = Counter()
+    kept = list(_fit_to_train([*commits, again], corpus, BLUEPRINT, left_out))
+    assert [commit.files[0].path for commit in kept] == ["new.md"]
+    assert left_out == {"changes only what is kept back or closed on": 3, "the same change as another commit's": 1}
 
 
 def test_rows_stand_in_curriculum_order(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,27 @@ FORTY = selected([prose(number, 30) for number in range(40)])
 
 def on(side: str, sides: list[str]) -> list[int]:
     return [place for place, name in enumerate(sides) if name == side]
+
+
+def test_backups_are_kept_back_for_want_of_live_documents_only() -> None:
+    live = FORTY[:10]
+    backups = [replace(item, document=replace(item.document, backup=True)) for item in FORTY[10:]]
+    sides = split_documents([*backups, *live], SplitSection(valid=0.05, test=0.05))
+    assert set(sides[:30]) == {"train"}
+    assert Counter(sides[30:]) == {"train": 6, "valid": 2, "test": 2}
+    sides = split_documents([*live[:2], *backups], SplitSection(valid=0.05, test=0.05))
+    assert {sides[0], sides[1]} == {"valid", "test"}
+    assert Counter(split_documents(backups, SplitSection(valid=0.1, test=0.1)))["test"] == 3
+
+
+@pytest.mark.parametrize(("clean", "valid", "test"), [(3, 0.02, 0.2), (4, 0.05, 0.45), (5, 0.02, 0.4)])
+def test_test_leaves_valid_one_that_was_not_trained_on(clean: int, valid: float, test: float) -> None:
+    shared = prose(99, 20)
+    texts = [f"{prose(n, 20)} {shared}" for n in range(30)] + [prose(n, 30) for n in range(30, 30 + clean)]
+    sides = split_documents(selected(texts), SplitSection(valid=valid, test=test))
+    trained = [texts[place] for place in on("train", sides)]
+    for side in ("valid", "test"):
+        assert contamination(trained, [texts[place] for place in on(side, sides)], 13).share == 0
 
 
 def test_shares_are_of_documents() -> None:

@@ -11,6 +11,7 @@ import sentencepiece
 import transformers
 
 from chrysalis_mlx.errors import ModelError
+from chrysalis_mlx.models import tokenizer as module
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from tests import tiny
 
@@ -195,3 +196,26 @@ def test_the_tokens_to_fill_in_the_middle(tmp_path: Path, names: list[str], expe
     found = tokenizer.fim
     assert (found and (found.prefix, found.suffix, found.middle)) == expected
     assert tokenizer.encode("".join(names)) == [512 + n for n in range(len(names))]
+
+
+def test_counting_is_the_length_of_what_is_encoded(
+    tokenizer: Tokenizer, spm_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["", "one", "two\nlines\n", *("a line of words\n" * n for n in range(20)), "x" * 999]
+    for one in (tokenizer, spm_tokenizer):
+        expected = [len(ids) for ids in one.encode_batch(texts, special=False)]
+        assert one.count_batch(texts) == expected
+        assert one.count_batch([]) == []
+        at_once: list[int] = []
+        encode = one._engine.encode
+
+        def counting(block: Any, special: bool, encode: Any = encode, at_once: list[int] = at_once) -> Any:
+            at_once.append(sum(map(len, block)))
+            return encode(block, special)
+
+        monkeypatch.setattr(one._engine, "encode", counting)
+        monkeypatch.setattr(module, "_CHARACTERS", 64)
+        for found, exact in zip(one.count_batch(texts), expected, strict=True):
+            assert abs(found - exact) <= exact // 8 + 1
+        assert max(at_once) <= 64
+        monkeypatch.undo()

@@ -228,4 +228,4 @@ def _halved(piece: Piece, tokenizer: Tokenizer, room: int) -> list[Piece]:
 
 
 def _counts(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
-    return [max(len(ids), 1) for ids in tokenizer.encode_batch(texts, special=False)]
+    return [max(count, 1) for count in tokenizer.count_batch(texts)]

@@ -24,7 +24,7 @@ def judge_backups(
     Args:
         documents: live and backup, in genome order; live ones too that other rules leave out, for what they hold is no
             less live.
-        candidates: places of the documents that no other rule has left out.
+        candidates: places of the documents that no other rule has left out, in curriculum order.
     """
     backups = [number for number in candidates if documents[number].backup]
     if section.backups == "keep" or not backups:

@@ -19,8 +19,8 @@ class BoilerplateIndex:
 
     Lines are known by 8 bytes of BLAKE2b; each costs 8 bytes a document while the index is made. Backups are no
     repositories of their own, for they repeat others. Equal documents count once, in the first repository: one
-    manifest in ten repositories is a matter of copies, of which one is kept; ten licences that differ by their year
-    are boilerplate.
+    manifest in ten repositories is a matter of copies, of which one is kept. So are ten licences that differ by their
+    year, where near copies are left out before; boilerplate are documents that add something of their own.
     """
 
     def __init__(self, documents: Iterable[Document], repositories: int) -> None:

@@ -1,7 +1,7 @@
 """Which documents are expressed, in what order and how often.
 
-One rule after another decides: patterns, gates, backups, copies, boilerplate, budget. What one has left out the next
-does not see, but that backups are compared with all live files.
+One rule after another decides: patterns, gates, backups, framing, copies, boilerplate, budget. What one has left out
+the next does not see, but that backups are compared with all live files.
 """
 
 from __future__ import annotations
@@ -41,20 +41,26 @@ def select(
     section: ExpressionSection,
     count_tokens: CountTokens,
     *,
+    can_be_framed: Callable[[Document], bool] = lambda document: True,
     progress: Progress = silent,
 ) -> Selection:
     """Judge every document, in genome order.
 
     Args:
         count_tokens: the tokens of each of many texts.
+        can_be_framed: whether rows can be made of a document.
     """
     verdicts = [_by_name(document, section) for document in documents]
     verdicts = _through_gates(verdicts, section, progress)
     left = [number for number, verdict in enumerate(verdicts) if verdict.expressed]
+    left.sort(key=lambda number: curriculum_key(documents[number], section))
     for number, finding in judge_backups(documents, left, section.copies).items():
         verdicts[number] = _out(verdicts[number], finding.rule, finding.score)
-    order = [number for number, verdict in enumerate(verdicts) if verdict.expressed]
-    order.sort(key=lambda number: curriculum_key(documents[number], section))
+    order = [number for number in left if verdicts[number].expressed]
+    for number in order:
+        if not can_be_framed(documents[number]):
+            verdicts[number] = _out(verdicts[number], "no framing", None)
+    order = [number for number in order if verdicts[number].expressed]
     families = _without_copies(verdicts, order, section, progress)
     _without_boilerplate(verdicts, families, section.gates)
     return _within_budget(verdicts, families, section, count_tokens)
@@ -95,6 +101,7 @@ def _without_copies(
     found = find_copies(documents, shingles[True], shingles[False], section.copies)
     families = {}
     for place, number in enumerate(order):
+        verdicts[number] = replace(verdicts[number], family=found.families[place])
         if finding := found.out.get(place):
             verdicts[number] = _out(verdicts[number], finding.rule, finding.score)
         else:

@@ -1,8 +1,8 @@
 """Words and n-grams of a text: what copies, families and contamination are measured in.
 
-A word is a run of letters, digits and underscores in lower case. Scripts that are written without spaces have no such
-runs, so each of their characters is a word. An n-gram is known by a 64-bit hash: among the 10^7 n-grams of 60 MB of
-text, any two different ones have the same with a probability of 3 in a million.
+A word is a run of letters with their marks, digits and underscores in lower case. Scripts that are written without
+spaces have no such runs, so each of their characters is a word. An n-gram is known by a 64-bit hash: among the 10^7
+n-grams of 60 MB of text, any two different ones have the same with a probability of 3 in a million.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +20,10 @@ Hashes = NDArray[np.uint64]
 
 # Thai and Lao; Burmese; Khmer; Chinese and Japanese: radicals to kana, ideographs, compatibility and rare ideographs.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"(?=\w)(?:[{_UNSPACED}]|[^\W{_UNSPACED}]+)")
+_ASCII_WORD = re.compile(r"\w+", re.ASCII)
 # What JSON writes for a line end, a tab, and a character that is not ASCII: their letters are no part of a word.
 _ESCAPE = re.compile(r"\\(?:[nrt]|u([0-9a-fA-F]{4}))")
 _DIGIT = re.compile(r"\d")
-# Normalizing takes the square of such a run; nobody writes one (UAX #15 has 30 for the same reason).
-_LONG_MARKS = re.compile("[\u0300-\u036f]{30}")
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _KNOWN_WORDS = 1 << 19
 
@@ -33,9 +32,24 @@ def words(text: str) -> list[str]:
     """The words of a text, in order; those of the JSON string that holds it are the same."""
     if "\\" in text:
         text = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)) if escape[1] else "\n", text)
-    if not _LONG_MARKS.search(text):
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    word, long_marks = _patterns()
+    # Normalizing takes the square of such a run; nobody writes one (UAX #15 has 30 for the same reason).
+    if not long_marks.search(text):
         text = unicodedata.normalize("NFC", text)
-    return _WORD.findall(text.lower())
+    return word.findall(text.lower())
+
+
+@cache
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """A word, and 30 marks in a row. Python's expressions know no marks: vowel signs, points and accents are no \\w."""
+    marks = "".join(chr(code) for code in range(0x300, 0x1F000) if unicodedata.category(chr(code))[0] == "M")
+    in_words = "".join(mark for mark in marks if not re.match(f"[{_UNSPACED}]", mark))
+    return (
+        re.compile(rf"(?=\w)(?:[{_UNSPACED}]|(?:[^\W{_UNSPACED}]|[{in_words}])+)"),
+        re.compile(f"[{marks}]{{30}}"),
+    )
 
 
 def ngram_hashes(texts: Iterable[str], n: int, *, numbers: bool = True) -> Iterator[Hashes]:

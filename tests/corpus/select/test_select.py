@@ -55,6 +55,22 @@ def test_the_first_rule_that_speaks_decides() -> None:
     assert found.selected == []
 
 
+def test_what_several_repositories_share_is_left_out_though_each_adds_something() -> None:
+    shared = "".join(f"{prose(n, 10)}" for n in range(20))
+    documents = [Document(name, "GUIDE.md", shared + prose(100 + n, 30)) for n, name in enumerate("abc")]
+    documents.append(Document("a", "own.md", prose(7)))
+    found = chosen(documents)
+    assert rules(found) == {**{f"{name}/GUIDE.md": "gate: boilerplate" for name in "abc"}, "a/own.md": "include: *"}
+    assert 0.8 < found.verdicts[0].scores["boilerplate"] < 0.95
+    assert names(chosen(documents, gates=GatesSection(max_boilerplate=0.95))) == [item.name for item in documents]
+    assert names(chosen(documents[1:], gates=GatesSection())) == [item.name for item in documents[1:]]
+
+
+def test_of_equal_backups_the_first_of_the_curriculum_stays() -> None:
+    documents = [Document("x-backup", f"{n}.md", prose(1), backup=True) for n in range(3)]
+    assert names(chosen(documents, first=("x-backup/2.md",))) == ["x-backup/2.md"]
+
+
 def test_scores_are_there_for_what_came_before_the_gates() -> None:
     documents = [Document("a", "in.md", prose(1)), Document("a", "out.md", NOISE), Document("x", "x.md", prose(2))]
     within, closed, excluded = chosen(documents, exclude=("x/*",)).verdicts

@@ -28,6 +28,10 @@ def hashes(numbers: list[int]) -> module.Hashes:
         ("共生AI系统です", ["共", "生", "ai", "系", "统", "で", "す"]),
         ("공생 지능", ["공생", "지능"]),
         ("สวัสดี", ["ส", "ว", "ส", "ด"]),
+        ("हिन्दी में लिखा", ["हिन्दी", "में", "लिखा"]),
+        ("தமிழ் மொழி", ["தமிழ்", "மொழி"]),
+        ("مَرْحَبًا بِكُم", ["مَرْحَبًا", "بِكُم"]),
+        ("x\u20d7 y", ["x\u20d7", "y"]),
         ("--- *** ...", []),
         ("", []),
     ],
@@ -44,6 +48,16 @@ def test_a_json_string_has_the_words_of_its_text(text: str) -> None:
 
 def test_composed_and_decomposed_letters_are_the_same() -> None:
     assert words(unicodedata.normalize("NFD", "Möbius évolution")) == ["möbius", "évolution"]
+
+
+@pytest.mark.parametrize("marks", ["\u0301\u0302", "\u05b0\u0591", "\u20d0\u20d2"])
+def test_a_run_of_marks_is_not_normalized(marks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    normalized: list[str] = []
+    monkeypatch.setattr(module.unicodedata, "normalize", lambda form, text: normalized.append(text) or text)
+    assert words("a" + marks * 50) == ["a" + marks * 50]
+    assert normalized == []
+    words("a" + marks)
+    assert normalized == ["a" + marks]
 
 
 @given(st.lists(st.text("ab ", max_size=40), max_size=5), st.integers(1, 6))
@@ -72,6 +86,8 @@ def test_words_may_be_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "one two three four five six " * 3
     before = list(ngram_hashes([text, text], 3))
     monkeypatch.setattr(module, "_KNOWN_WORDS", 2)
+    known = module._WordHashes()
+    assert [len(known) for word in text.split() if known[word]] == [1, 2] * 9
     for one, other in zip(before, ngram_hashes([text, text], 3), strict=True):
         np.testing.assert_array_equal(one, other)
 
