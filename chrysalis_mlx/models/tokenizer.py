@@ -110,6 +110,17 @@ class Tokenizer:
         known = self.special_tokens
         return next((FimTokens(*names) for names in _FIM if all(name in known for name in names)), None)
 
+    @cached_property
+    def turn_tokens(self) -> tuple[str, ...]:
+        """The special tokens by which the chat template begins and ends turns; none without a template.
+
+        Some vocabularies have line ends and HTML tags among their added tokens, which mean nothing of the kind.
+        """
+        if self.chat is None:
+            return ()
+        named = self.chat.source + " ".join(self.chat.tokens.values())
+        return tuple(name for name in self.special_tokens if name in named and re.search(r"\w", name))
+
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of a text; as `encode_batch`."""
         return self.encode_batch([text], special=special)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import transformers
 
 from chrysalis_mlx.errors import ModelError
 from chrysalis_mlx.models import tokenizer as module
+from chrysalis_mlx.models.chat import ChatTemplate
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from tests import tiny
 
@@ -219,3 +221,13 @@ def test_counting_is_the_length_of_what_is_encoded(
             assert abs(found - exact) <= exact // 8 + 1
         assert max(at_once) <= 64
         monkeypatch.undo()
+
+
+def test_turn_tokens_are_those_that_the_chat_template_knows(tokenizer: Tokenizer) -> None:
+    assert tokenizer.chat
+    assert set(tokenizer.turn_tokens) == {"<|im_start|>", "<|im_end|>", "<|endoftext|>"}  # the last one pads
+    engine = types.SimpleNamespace(special_tokens={"\n\n": 5, "<table>": 6, "<|im_end|>": 1, "<bos>": 2})
+    source = "{{ bos_token }}\n\n{{ messages[0].content }}<|im_end|>"
+    gemma = Tokenizer(engine, 1, ChatTemplate(source, {"bos_token": "<bos>"}))  # type: ignore[arg-type]
+    assert gemma.turn_tokens == ("<|im_end|>", "<bos>")
+    assert Tokenizer(engine, 1).turn_tokens == ()  # type: ignore[arg-type]

@@ -102,7 +102,7 @@ class Framer:
         is_divided = ("completion" in self._mix or "chat" in self._mix) and is_worded(document.text)
         divided = sections(document) if is_divided else []
         # What the text says of turns and ends would be taken for some.
-        is_sayable = not any(name in document.text for name in tokenizer.special_tokens)
+        is_sayable = not any(name in document.text for name in tokenizer.turn_tokens)
         chats = divided if tokenizer.chat and is_sayable else []
         return {
             "text": lambda draw: text.passages(document, header),

@@ -53,6 +53,15 @@ def test_what_is_kept_back_is_framed_once_whatever_the_mix(tokenizer: Tokenizer)
     assert abs(found["chat",] - 50) < 25
 
 
+def test_what_speaks_of_turns_in_their_own_tokens_is_no_chat(tokenizer: Tokenizer) -> None:
+    made = framer(tokenizer, text=0.25, chat=0.75)
+    for token in ("<|im_start|>", "<|im_end|>"):
+        document = Document("repo", "a.md", f"# A turn\n\nIt has {token} in it. {tiny.TEXT}")
+        assert made.ways(document) == ["text"]
+        assert ways(made.frame(document, 1)) == ("text",)
+    assert made.ways(Document("repo", "a.md", f"# A turn\n\nIt has <|im_stop|> in it. {tiny.TEXT}")) == ["text", "chat"]
+
+
 def test_a_way_that_cannot_frame_a_document_leaves_its_weight_to_the_others(tokenizer: Tokenizer) -> None:
     made = framer(tokenizer, text=0.25, completion=0.25, fim=1.5)
     assert made.ways(DOCUMENTS[0]) == ["text", "completion"]
