@@ -140,11 +140,12 @@ class Tokenizer:
         A text of more than 262,144 characters is counted in pieces, each of which may be a token more or less.
         """
         pieces = [(number, piece) for number, text in enumerate(texts) for piece in _pieces(text)]
-        counts, done = [0] * len(texts), 0
-        for block in _blocks([piece for _, piece in pieces]):
-            for (number, _), ids in zip(pieces[done:], self._engine.encode(block, False), strict=False):
-                counts[number] += len(ids)
-            done += len(block)
+        lengths = [
+            len(ids) for block in _blocks([piece for _, piece in pieces]) for ids in self._engine.encode(block, False)
+        ]
+        counts = [0] * len(texts)
+        for (number, _), length in zip(pieces, lengths, strict=True):
+            counts[number] += length
         return counts
 
     def encode_spans(self, texts: Sequence[str], *, special: bool = True) -> list[Encoded]:

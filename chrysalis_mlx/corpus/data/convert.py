@@ -127,7 +127,7 @@ def divide(
 
 def _how_divided(data: DataSet, missing: Sequence[str], sides: Sequence[str]) -> str:
     if len(missing) == len(SIDES):
-        why = "the blueprint asks for it" if any(data.sides) else "no file is named train, valid or test"
+        why = "the blueprint asks for it" if any(data.sides) else "no sides were given"
         return f"the rows were divided: {why}"
     taken = " and ".join(f"{sides.count(side):,} for {side}" for side in missing)
     return f"no rows were given for {' and '.join(missing)}; of those to train on were taken: {taken}"

@@ -218,7 +218,7 @@ def test_a_file_without_sides_is_divided_by_families(tmp_path: Path) -> None:
     sides = divide(data, AUTO, SplitSection(valid=0.1, test=0.1), lambda: families)
     assert len(set(sides[:20])) == 1
     assert sorted(set(sides)) == ["test", "train", "valid"]
-    assert data.report.notes == ["the rows were divided: no file is named train, valid or test"]
+    assert data.report.notes == ["the rows were divided: no sides were given"]
 
 
 def test_rows_that_are_all_alike_cannot_be_divided(tmp_path: Path) -> None:
