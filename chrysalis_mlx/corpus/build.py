@@ -16,7 +16,7 @@ from chrysalis_mlx.corpus.data.compared import documents_of
 from chrysalis_mlx.corpus.data.convert import DataSet, divide, missing_sides, read_data, require_rows
 from chrysalis_mlx.corpus.data.fit import fit_rows
 from chrysalis_mlx.corpus.data.report import count_reasons
-from chrysalis_mlx.corpus.document import Document, Verdict
+from chrysalis_mlx.corpus.document import Document, Selected, Verdict
 from chrysalis_mlx.corpus.frame.chunks import NoRoomError
 from chrysalis_mlx.corpus.frame.framer import Framer
 from chrysalis_mlx.corpus.frame.history import commit_rows, occurrences
@@ -88,26 +88,35 @@ def corpus_of_genome(
     refused: NoRoomError | None = None
     with progress("framing", len(sides), unit="document") as bar:
         for item, side in zip(selection.selected, sides, strict=True):
-            try:
-                if side != "train":
-                    corpus.rows[side] += framer.frame_once(item.document)
-                elif times := framer.frame(item.document, item.weight):
-                    _append(passes, times)
-                else:
-                    entries[id(item.document)] |= {"expressed": False, "rule": "not due in an epoch", "side": None}
-                    continue
-                corpus.documents[side].append(item.document)
-            except NoRoomError as error:
-                refused = error
-                entries[id(item.document)] |= {"expressed": False, "rule": "no room", "side": None}
-            finally:
-                bar.update()
+            refused = _frame(item, side, framer, corpus, passes, entries[id(item.document)]) or refused
+            bar.update()
     if refused and not all(corpus.documents.values()):
         raise refused
     if history is not None:
         _add_history(passes, corpus, history, blueprint, tokenizer)
     corpus.rows["train"] = [row for rows in passes for row in rows]
     return corpus
+
+
+def _frame(
+    item: Selected, side: str, framer: Framer, corpus: Corpus, passes: list[list[Row]], entry: dict[str, Any]
+) -> NoRoomError | None:
+    """Add the rows of a document. Where it gives none, its entry says why; that it has no room is returned."""
+    document, refused = item.document, None
+    try:
+        times = framer.frame(document, item.weight) if side == "train" else [framer.frame_once(document)]
+        rule = "" if times else "not due in an epoch"
+    except NoRoomError as error:
+        refused, rule = error, "no room"
+    if rule:
+        entry |= {"expressed": False, "rule": rule, "side": None}
+        return refused
+    if side == "train":
+        _append(passes, times)
+    else:
+        corpus.rows[side] += times[0]
+    corpus.documents[side].append(document)
+    return None
 
 
 def _append(passes: list[list[Row]], times: Sequence[list[Row]]) -> None:
