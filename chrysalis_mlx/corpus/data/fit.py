@@ -45,40 +45,45 @@ def fit_rows(rows: Sequence[Row], tokenizer: Tokenizer, row_length: int, *, prog
         ModelError: the chat template cannot be used.
     """
     fitted = Fitted([], [], [], [])
+    shows_tools = tokenizer.chat is not None and tokenizer.chat.shows_tools
     with progress("measuring", len(rows), unit="row") as bar:
         for start in range(0, len(rows), _BLOCK):
             block = rows[start : start + _BLOCK]
-            block, tools = _without_tools(block, tokenizer)
-            fitted.cut.extend(tools)
-            for origin, (row, length) in enumerate(
-                zip(block, _lengths(block, tokenizer, row_length), strict=True), start
-            ):
-                if isinstance(length, int) and length <= row_length:
-                    fitted.rows.append(row)
-                    fitted.origins.append(origin)
-                    continue
+            seen = block if shows_tools else [_without_tools(row) for row in block]
+            lengths = _lengths(seen, tokenizer, row_length)
+            for place, (row, length) in enumerate(zip(seen, lengths, strict=True)):
                 try:
-                    if isinstance(length, BadRowError):
-                        raise length
-                    parts, reason, detail = _shortened(row, length, tokenizer, row_length)
+                    parts, changes = _parts(row, length, tokenizer, row_length)
                 except BadRowError as error:
                     fitted.left_out.append(_remark(row, error.reason, error.detail))
-                else:
-                    fitted.rows.extend(parts)
-                    fitted.origins.extend([origin] * len(parts))
-                    fitted.cut.append(_remark(row, reason, detail))
+                    continue
+                if len(row) < len(block[place]):
+                    changes.append(_remark(row, "the chat template shows no tools: they were left away", ""))
+                fitted.rows.extend(parts)
+                fitted.origins.extend([start + place] * len(parts))
+                fitted.cut.extend(changes)
             bar.update(len(block))
     return fitted
 
 
-def _without_tools(rows: Sequence[Row], tokenizer: Tokenizer) -> tuple[Sequence[Row], list[Remark]]:
-    """The rows without tools that the chat template does not show, and which rows have lost them."""
-    if not any(row.get("tools") for row in rows) or (tokenizer.chat and tokenizer.chat.shows_tools):
-        return rows, []
-    remarks = [
-        _remark(row, "the chat template shows no tools: they were left away", "") for row in rows if "tools" in row
-    ]
-    return [{key: value for key, value in row.items() if key != "tools"} for row in rows], remarks
+def _parts(
+    row: Row, length: int | BadRowError, tokenizer: Tokenizer, row_length: int
+) -> tuple[list[Row], list[Remark]]:
+    """What a row becomes, and how it was changed.
+
+    Raises:
+        BadRowError: it has no length, or cannot be made to fit.
+    """
+    if isinstance(length, BadRowError):
+        raise length
+    if length <= row_length:
+        return [row], []
+    parts, reason, detail = _shortened(row, length, tokenizer, row_length)
+    return parts, [_remark(row, reason, detail)]
+
+
+def _without_tools(row: Row) -> Row:
+    return {key: value for key, value in row.items() if key != "tools"}
 
 
 def _lengths(rows: Sequence[Row], tokenizer: Tokenizer, row_length: int) -> list[int | BadRowError]:

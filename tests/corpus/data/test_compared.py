@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from chrysalis_mlx.blueprint.schema import DataSection
 from chrysalis_mlx.corpus.data.compared import documents_of
 from chrysalis_mlx.corpus.data.convert import read_data
-
-AUTO = DataSection()
-
-
-def exchange(question: str, answer: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
-def write(path: Path, rows: Sequence[Any]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+from tests.corpus.data.test_convert import AUTO, exchange, write
 
 
 def test_documents_hold_what_is_said_but_not_what_all_rows_say(tmp_path: Path) -> None:

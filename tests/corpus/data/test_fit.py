@@ -53,6 +53,9 @@ def test_calls_that_the_template_does_not_show_would_teach_to_say_nothing(
     assert fit_rows(rows, calling, 256).rows == rows
     off = [turns[0], turns[1] | {"weight": 0}, {"role": "tool", "content": "7"}, *exchange("And?", "No.")[1:]]
     assert fit_rows([row(1, messages=off)], tokenizer, 256).left_out == []
+    # What is left out is told once, with or without tools.
+    fitted = fit_rows([row(1, messages=turns, tools=[{"name": "f"}])], tokenizer, 256)
+    assert (len(fitted.left_out), fitted.cut) == (1, [])
 
 
 def test_tools_that_the_template_does_not_show_are_left_away(tokenizer: Tokenizer, calling: Tokenizer) -> None:
