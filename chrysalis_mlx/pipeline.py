@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from chrysalis_mlx import backends
-from chrysalis_mlx.adapters.files import load_mlx, save_mlx, save_peft
+from chrysalis_mlx.adapters.files import load_adapter
 from chrysalis_mlx.adapters.merge import MergedSource
 from chrysalis_mlx.adapters.spec import initialize
-from chrysalis_mlx.backends.base import AdamW, Engine
+from chrysalis_mlx.backends.base import Engine
 from chrysalis_mlx.batches.order import PackedRows
 from chrysalis_mlx.batches.packing import Batch
 from chrysalis_mlx.batches.tokens import Segment, read_segments
+from chrysalis_mlx.blueprint.load import to_dict
 from chrysalis_mlx.corpus.build import corpus_of_data, corpus_of_genome
 from chrysalis_mlx.corpus.select.patterns import pattern_rule
 from chrysalis_mlx.corpus.write import write_corpus
@@ -24,18 +24,12 @@ from chrysalis_mlx.export.export import export_model
 from chrysalis_mlx.genome.history import History
 from chrysalis_mlx.genome.stage import is_built_from, lock_beside, make_genome, read_fresh_lock
 from chrysalis_mlx.gguf.quantize import file_type
-from chrysalis_mlx.machine import choose_backend
+from chrysalis_mlx.machine import choose_backend, memory_bytes
 from chrysalis_mlx.progress import Progress, silent
 from chrysalis_mlx.run import Run, atomic_path, write_json
-from chrysalis_mlx.training.loop import run_training
+from chrysalis_mlx.training.plan import Base, mlx_device, require_fit
+from chrysalis_mlx.training.stage import optimizer_settings, train_stage
 from chrysalis_mlx.workspace import Workspace
-
-ADAPTER_FILES = (
-    "adapters/adapters.safetensors",
-    "adapters/adapter_config.json",
-    "adapters/peft/adapter_model.safetensors",
-    "adapters/peft/adapter_config.json",
-)
 
 
 def genome(directory: Path, sources: Path, *, progress: Progress = silent) -> Path:
@@ -84,27 +78,46 @@ def corpus(workspace: Workspace, *, progress: Progress = silent) -> dict[str, An
     return run.stage("corpus") | {"skipped": False}
 
 
-def train(workspace: Workspace, backend: str = "auto", *, progress: Progress = silent) -> dict[str, Any]:
+def train(
+    workspace: Workspace,
+    backend: str = "auto",
+    *,
+    max_minutes: float | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> dict[str, Any]:
     """Stage 3: adapters trained on corpus/train.jsonl, in adapters/; goes on from the last recorded checkpoint.
 
+    Several processes that were launched together share the work; the first one alone writes.
+
+    Args:
+        max_minutes: pause at a checkpoint after so long.
+        force: begin even if the memory is too small for what MLX is predicted to take.
+
     Returns:
-        the stage's record.
+        the stage's record; `status` is `paused` when the minutes were up, and `rank` is this process's number.
 
     Raises:
         RunError: there is no corpus yet.
         BackendError: the backend cannot be loaded.
+        TrainingError: the training cannot go on, its memory does not fit, or a tracker of `report_to` is missing.
     """
     run = workspace.run
     inputs = workspace.input_hashes("adapter", "training", "order") | run.output_hashes("corpus")
     choice = choose_backend(_asked_or_recorded(workspace, backend))
     inputs["backend"] = choice.name
+    rank = backends.load(choice.name).world().rank
+    run.read_only = rank > 0
     if run.is_done("train", inputs):
-        return run.stage("train") | {"skipped": True}
+        return run.stage("train") | {"skipped": True, "rank": rank}
     if backend != "auto" or "backend" not in run.record:
         run.record["backend"] = {"name": choice.name, "reason": choice.reason}
     with run.recording("train", inputs) as record:
-        _train(workspace, choice.name, record, progress)
-    return run.stage("train") | {"skipped": False}
+        if choice.name == "mlx" and not force:
+            base = Base.of(workspace.model.path, workspace.model.config)
+            require_fit(base, workspace.blueprint, mlx_device(), memory_bytes())
+        _train(workspace, choice.name, record, max_minutes, silent if rank else progress)
+    return run.stage("train") | {"skipped": False, "rank": rank}
 
 
 def evaluate(workspace: Workspace, backend: str = "auto", *, progress: Progress = silent) -> dict[str, Any]:
@@ -160,7 +173,7 @@ def fuse(
     if run.is_done("fuse", inputs):
         return run.stage("fuse") | {"skipped": True}
     with run.recording("fuse", inputs) as record:
-        arrays = load_mlx(run.path("adapters"), workspace.adapter_spec())
+        arrays = load_adapter(run.path("adapters"), workspace.adapter_spec())
         record["report"], record["outputs"] = export_model(
             run.directory,
             workspace.model,
@@ -178,15 +191,35 @@ def fuse(
 
 
 def grow(
-    workspace: Workspace, backend: str = "auto", *, progress: Progress = silent
+    workspace: Workspace,
+    backend: str = "auto",
+    *,
+    max_minutes: float | None = None,
+    force: bool = False,
+    progress: Progress = silent,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every stage in order; those whose inputs have not changed are skipped.
+    """Every stage in order; those whose inputs have not changed are skipped. A paused training ends it.
+
+    Args:
+        max_minutes, force: for the training.
 
     Yields:
         the name and record of each stage, as soon as it is done.
+
+    Raises:
+        RunError: several processes were launched together.
     """
+    if backends.load(choose_backend(_asked_or_recorded(workspace, backend)).name).world().size > 1:
+        raise RunError(
+            "several processes share a training, not the other stages",
+            where=workspace.run.directory,
+            fix="make the corpus with one process, launch `chrysalis-mlx train` with all, then grow with one",
+        )
     yield "corpus", corpus(workspace, progress=progress)
-    yield "train", train(workspace, backend, progress=progress)
+    trained = train(workspace, backend, max_minutes=max_minutes, force=force, progress=progress)
+    yield "train", trained
+    if trained["status"] == "paused":
+        return
     yield "eval", evaluate(workspace, backend, progress=progress)
     yield "fuse", fuse(workspace, (), backend, progress=progress)
 
@@ -210,44 +243,37 @@ def _history(workspace: Workspace) -> History | None:
     return history
 
 
-def _train(workspace: Workspace, backend: str, record: dict[str, Any], progress: Progress) -> None:
-    run, section = workspace.run, workspace.blueprint.training
-    if not run.path("training").exists():  # removed by hand, which is the way out when a checkpoint is damaged
-        record.pop("checkpoint", None)
-    spec = workspace.adapter_spec()
-    arrays = initialize(spec, workspace.model.checkpoint(), section.seed)
-    optimizer = AdamW(section.beta1, section.beta2, section.epsilon, section.weight_decay, section.max_grad_norm)
-    engine = backends.load(backend)(workspace.model.path, spec, arrays, dtype=section.dtype, optimizer=optimizer)
-    rows = _packed(workspace, "train")
+def _train(
+    workspace: Workspace, backend: str, record: dict[str, Any], max_minutes: float | None, progress: Progress
+) -> None:
+    section, spec = workspace.blueprint.training, workspace.adapter_spec()
+    content: dict[str, Any] = to_dict(workspace.blueprint)
 
-    def keep(checkpoint: dict[str, Any]) -> None:
-        record["checkpoint"] = checkpoint
-        run.save()
+    def open_engine() -> Engine:
+        return backends.load(backend)(
+            workspace.model.path,
+            spec,
+            initialize(spec, workspace.model.checkpoint(), section.seed),
+            dtype=section.dtype,
+            optimizer=optimizer_settings(section),
+            gradient_checkpointing=section.gradient_checkpointing,
+            seed=section.seed,
+        )
 
-    result = run_training(
-        engine,
-        rows,
+    train_stage(
+        workspace.run,
+        record,
+        spec,
+        open_engine,
+        _packed(workspace, "train"),
         _packed(workspace, "valid").in_order(section.batch_size, section.max_valid_rows),
         section,
-        run.path("training"),
-        checkpoint=record.get("checkpoint"),
-        on_checkpoint=keep,
+        layers=workspace.model.layer_count,
+        settings={name: content[name] for name in ("name", "model", "adapter", "training", "order")},
+        max_minutes=max_minutes,
         progress=progress,
     )
-    source = run.record["model"]["source"]
-    with atomic_path(run.path("adapters")) as adapters:
-        save_mlx(adapters, spec, engine.adapter(), source)
-        save_peft(adapters / "peft", spec, engine.adapter(), source)
-    record["report"] = asdict(result) | {
-        "backend": backend,
-        "device": engine.device,
-        "dtype": engine.dtype,
-        "adapter_parameters": spec.parameter_count(),
-        "rows": len(rows),
-        "row_fill": round(rows.fill, 4),
-        "peak_memory": engine.peak_memory(),
-    }
-    record["outputs"] = [run.path(name) for name in (*ADAPTER_FILES, "training/metrics.jsonl")]
+    record["report"]["backend"] = backend
 
 
 def _asked_or_recorded(workspace: Workspace, backend: str) -> str:
@@ -280,7 +306,7 @@ def _engine(workspace: Workspace, backend: str, *, tuned: bool) -> Engine:
         return backends.load(backend)(workspace.model.path, dtype="float32")
     spec = workspace.adapter_spec()
     return backends.load(backend)(
-        workspace.model.path, spec, load_mlx(workspace.run.path("adapters"), spec), dtype="float32"
+        workspace.model.path, spec, load_adapter(workspace.run.path("adapters"), spec), dtype="float32"
     )
 
 

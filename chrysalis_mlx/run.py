@@ -11,9 +11,10 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -92,11 +93,13 @@ class Run:
     Attributes:
         directory: where everything of this run lies.
         record: the content of run.json.
+        read_only: of several processes that work on one run, all but the first write nothing.
     """
 
-    def __init__(self, directory: Path, record: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, record: dict[str, Any], *, read_only: bool = False) -> None:
         self.directory = directory
         self.record = record
+        self.read_only = read_only
 
     @classmethod
     def create(cls, directory: Path, origin: Mapping[str, Any]) -> Run:
@@ -145,7 +148,8 @@ class Run:
         return (directory / "run.json").is_file()
 
     def save(self) -> None:
-        write_json(self.directory / "run.json", self.record)
+        if not self.read_only:
+            write_json(self.directory / "run.json", self.record)
 
     def path(self, *parts: str) -> Path:
         return self.directory.joinpath(*parts)
@@ -179,18 +183,28 @@ class Run:
             )
         return record
 
+    def status(self, name: str) -> str:
+        """A stage's status: done, running, paused, interrupted, failed; empty when it never ran.
+
+        What is recorded as running, by a process of this machine that is gone, was interrupted.
+        """
+        record = self.stage(name)
+        status: str = record.get("status", "")
+        return "interrupted" if status == "running" and _is_gone(record.get("process", {})) else status
+
     @contextlib.contextmanager
     def recording(self, name: str, inputs: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """Record a stage while it runs.
 
         The block puts its results into the yielded dictionary: `outputs`, a list of paths inside the run, is replaced
         by their sizes and hashes; everything else is kept as it is. A failure is recorded with its reason and raised.
-        A record of the same inputs keeps what it knew (a training's checkpoint), so that the stage can go on.
+        A block that stops before its end, to go on another time, sets `status` to paused.
+        A record of the same inputs keeps what it knew (a training's checkpoints), so that the stage can go on.
         """
         previous = self.stage(name)
         record: dict[str, Any] = {**previous} if previous.get("inputs") == dict(inputs) else {}
         record.pop("reason", None)
-        record |= {"status": "running", "inputs": dict(inputs), "outputs": {}, "started": _now()}
+        record |= {"status": "running", "inputs": dict(inputs), "outputs": {}, "started": _now(), "process": _process()}
         self.record["stages"][name] = record
         self.save()
         start = time.perf_counter()
@@ -199,14 +213,22 @@ class Run:
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             record |= {"status": status, "reason": str(error) or type(error).__name__, "outputs": {}}
-            self.save()
+            record.pop("process")
+            with contextlib.suppress(OSError):  # on a full disk; the error itself says more
+                self.save()
             raise
-        record["outputs"] = {
-            path.relative_to(self.directory).as_posix(): {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-            for path in record["outputs"]
-        }
-        record |= {"status": "done", "seconds": round(time.perf_counter() - start, 3)}
+        if record["status"] == "running":
+            record["status"] = "done"
+            record["outputs"] = {} if self.read_only else self._described(record["outputs"])
+        record["seconds"] = round(time.perf_counter() - start, 3)
+        record.pop("process")
         self.save()
+
+    def _described(self, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+        return {
+            path.relative_to(self.directory).as_posix(): {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+            for path in paths
+        }
 
     def _is_whole(self, path: str, output: Mapping[str, Any]) -> bool:
         """Whether a recorded output is still there, of its recorded size."""
@@ -232,6 +254,23 @@ class Run:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _process() -> dict[str, Any]:
+    return {"host": platform.node(), "pid": os.getpid()}
+
+
+def _is_gone(process: Mapping[str, Any]) -> bool:
+    """Whether a recorded process ran on this machine and has ended."""
+    if process.get("host") != platform.node():
+        return False
+    try:
+        os.kill(process["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # somebody else's, hence there
+        return False
+    return False
 
 
 def _package_versions() -> dict[str, str]:

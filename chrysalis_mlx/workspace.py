@@ -258,12 +258,25 @@ def _adapter_spec(blueprint: Blueprint, model: ModelDirectory) -> AdapterSpec:
     linears = model.layer_linears()
     if not linears:
         raise ModelError("the model has no linear layers under model.layers.N", where=model.path)
-    return resolve_adapter(section.kind, section.rank, section.alpha, section.layers, section.modules, linears)
+    return resolve_adapter(
+        section.kind,
+        section.rank,
+        section.alpha,
+        section.layers,
+        section.modules,
+        linears,
+        side=section.side,
+        rslora=section.rslora,
+        dropout=section.dropout,
+        ranks=section.ranks,
+        alphas=section.alphas,
+        weights=model.layer_weights() if section.kind == "full" else None,
+    )
 
 
 def _check_fit(blueprint: Blueprint, model: ModelDirectory) -> None:
     """Architecture, row length and adapter, before anything is spent on them."""
-    Hyperparameters.from_config(model.config)  # what cannot be exported is not worth training
+    Hyperparameters.from_config(model.plain_config)  # what cannot be exported is not worth training
     if blueprint.training.row_length > model.context_length:
         raise CorpusError(
             f"training.row_length is {blueprint.training.row_length}, the model's context has {model.context_length}",

@@ -27,7 +27,7 @@ import numpy as np
 
 from chrysalis_mlx import backends
 from chrysalis_mlx.adapters.spec import initialize, resolve_adapter
-from chrysalis_mlx.backends.base import AdamW, Engine
+from chrysalis_mlx.backends.base import Engine
 from chrysalis_mlx.backends.measure import measure
 from chrysalis_mlx.batches.order import PackedRows
 from chrysalis_mlx.batches.packing import Batch
@@ -46,6 +46,7 @@ from chrysalis_mlx.machine import choose_backend
 from chrysalis_mlx.models.directory import ModelDirectory
 from chrysalis_mlx.models.source import resolve_model
 from chrysalis_mlx.training.loop import run_training
+from chrysalis_mlx.training.stage import optimizer_settings
 
 TEXT = FramingSection(mix=MixSection(text=1.0))
 
@@ -110,11 +111,28 @@ class Bench:
         section = replace(section, steps=steps, seed=seed, validate_every=steps, checkpoint_every=steps)
         adapter = self.blueprint.adapter
         spec = resolve_adapter(
-            adapter.kind, adapter.rank, adapter.alpha, adapter.layers, adapter.modules, self.model.layer_linears()
+            adapter.kind,
+            adapter.rank,
+            adapter.alpha,
+            adapter.layers,
+            adapter.modules,
+            self.model.layer_linears(),
+            side=adapter.side,
+            rslora=adapter.rslora,
+            dropout=adapter.dropout,
+            ranks=adapter.ranks,
+            alphas=adapter.alphas,
+            weights=self.model.layer_weights() if adapter.kind == "full" else None,
         )
-        optimizer = AdamW(section.beta1, section.beta2, section.epsilon, section.weight_decay, section.max_grad_norm)
-        arrays = initialize(spec, self.model.checkpoint(), seed)
-        engine = backends.load(self.backend)(self.model.path, spec, arrays, dtype=section.dtype, optimizer=optimizer)
+        engine = backends.load(self.backend)(
+            self.model.path,
+            spec,
+            initialize(spec, self.model.checkpoint(), seed),
+            dtype=section.dtype,
+            optimizer=optimizer_settings(section),
+            gradient_checkpointing=section.gradient_checkpointing,
+            seed=seed,
+        )
         began = time.perf_counter()
         with tempfile.TemporaryDirectory(dir=self.work) as directory:
             run_training(engine, rows, self.measured[:1], section, Path(directory), on_checkpoint=lambda _: None)

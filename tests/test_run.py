@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -176,6 +180,61 @@ def test_a_stage_goes_on_with_what_it_knew_only_from_the_same_inputs(run: Run) -
         with pytest.raises(KeyboardInterrupt):
             attempt({"a": value})
     assert known == [None, {"step": 4}, None]
+
+
+def test_a_stage_that_stops_before_its_end_is_paused_and_goes_on(run: Run) -> None:
+    with run.recording("train", {"a": "1"}) as record:
+        record["checkpoints"] = [{"step": 4}]
+        record["status"] = "paused"
+    stage = Run.open(run.directory).stage("train")
+    assert (stage["status"], stage["outputs"], stage["checkpoints"]) == ("paused", {}, [{"step": 4}])
+    assert not run.is_done("train", {"a": "1"})
+    with pytest.raises(RunError, match=r"'train' has not finished \(status: paused\)"):
+        run.require("train")
+    with run.recording("train", {"a": "1"}) as record:
+        assert record["checkpoints"] == [{"step": 4}]
+        record["outputs"] = []
+    assert run.is_done("train", {"a": "1"})
+
+
+def test_a_process_that_only_reads_leaves_the_run_as_it_is(run: Run) -> None:
+    finish(run)
+    before = contents(run.directory)
+    other = Run.open(run.directory)
+    other.read_only = True
+    with other.recording("train", {"a": "1"}) as record:
+        record["report"] = {"steps": 7}
+        record["outputs"] = [other.path("of another process")]
+    assert (other.stage("train")["status"], other.stage("train")["report"]) == ("done", {"steps": 7})
+    with pytest.raises(ValueError, match="lost"), other.recording("eval", {}):
+        raise ValueError("lost")
+    assert contents(run.directory) == before
+
+
+def test_what_a_gone_process_of_this_machine_was_running_was_interrupted(run: Run) -> None:
+    with subprocess.Popen(["true"]) as process:
+        pass
+    gone = {"host": platform.node(), "pid": process.pid}
+    with run.recording("train", {}) as record:
+        assert (run.status("train"), record["process"]) == ("running", {**gone, "pid": os.getpid()})
+        record["process"] = gone
+        assert run.status("train") == "interrupted"
+        record["process"] = {"host": "another machine", "pid": process.pid}
+        assert run.status("train") == "running"
+        record["outputs"] = []
+    assert (run.status("train"), run.status("eval")) == ("done", "")
+    assert "process" not in run.stage("train")
+
+
+def test_a_failure_that_cannot_be_recorded_is_still_told(run: Run) -> None:
+    def lose_the_disk() -> None:
+        shutil.rmtree(run.directory)
+        run.directory.write_text("")  # no file can be made here
+        raise ValueError("the reason")
+
+    with pytest.raises(ValueError, match="the reason"), run.recording("train", {}):
+        lose_the_disk()
+    assert run.directory.is_file()
 
 
 def test_a_stage_that_never_ran_says_what_to_do(run: Run) -> None:

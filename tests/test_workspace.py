@@ -73,7 +73,8 @@ def test_it_opens_as_it_was_made(workspace: Workspace) -> None:
 
 def test_the_adapter_is_the_blueprints_on_this_model(workspace: Workspace) -> None:
     spec = workspace.adapter_spec()
-    assert (spec.kind, spec.rank, spec.scale, spec.num_layers, len(spec.modules)) == ("lora", 4, 2.0, 2, 14)
+    assert (spec.kind, spec.rank, spec.layer_indices, len(spec.modules)) == ("lora", 4, [0, 1], 14)
+    assert {module.scale for module in spec.modules.values()} == {2.0}
 
 
 def test_a_stage_depends_on_the_model_and_its_own_sections_only(

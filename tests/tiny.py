@@ -7,6 +7,8 @@ tokenizer_config.json, special_tokens_map.json and a ChatML template. The same a
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +268,119 @@ def tiny_qwen3(
     return _write(directory, transformers.Qwen3ForCausalLM, settings, pre, seed)
 
 
+def tiny_gemma2(
+    directory: Path, *, layers: int = 2, vocab_size: int = 512, pre: str = "smollm", seed: int = 0, **config: Any
+) -> Path:
+    """Gemma2ForCausalLM: both soft-caps where they bite, and every other layer sees 8 tokens only."""
+    import transformers
+
+    own = {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 8}
+    own |= {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 8.0}
+    settings = transformers.Gemma2Config(**_sizes(layers, vocab_size), **{**own, **_common(pre, config)})
+    return _write(directory, transformers.Gemma2ForCausalLM, settings, pre, seed)
+
+
+def tiny_gemma3(
+    directory: Path, *, layers: int = 3, vocab_size: int = 512, pre: str = "smollm", seed: int = 0, **config: Any
+) -> Path:
+    """Gemma3ForCausalLM: every second layer sees the whole text with another rotary base, the others 8 tokens only."""
+    import transformers
+
+    own = {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 8, "sliding_window_pattern": 2}
+    settings = transformers.Gemma3TextConfig(**_sizes(layers, vocab_size), **{**own, **_common(pre, config)})
+    _write(directory, transformers.Gemma3ForCausalLM, settings, pre, seed)
+    return _publish(directory, rope_theta=1e6, rope_local_base_freq=1e4, sliding_window_pattern=2)
+
+
+def tiny_phi3(
+    directory: Path, *, layers: int = 2, vocab_size: int = 512, pre: str = "smollm", seed: int = 0, **config: Any
+) -> Path:
+    """Phi3ForCausalLM: q, k and v in one linear layer, gate and up in another."""
+    import transformers
+
+    settings = transformers.Phi3Config(**_sizes(layers, vocab_size), **_common(pre, config))
+    return _write(directory, transformers.Phi3ForCausalLM, settings, pre, seed)
+
+
+def tiny_olmo2(
+    directory: Path, *, layers: int = 2, vocab_size: int = 512, pre: str = "smollm", seed: int = 0, **config: Any
+) -> Path:
+    """Olmo2ForCausalLM: norms after the blocks, and over all heads of q and k; an output head of its own."""
+    import transformers
+
+    settings = transformers.Olmo2Config(**_sizes(layers, vocab_size), **_common(pre, config))
+    return _write(directory, transformers.Olmo2ForCausalLM, settings, pre, seed)
+
+
+def tiny_granite(
+    directory: Path, *, layers: int = 2, vocab_size: int = 512, pre: str = "smollm", seed: int = 0, **config: Any
+) -> Path:
+    """GraniteForCausalLM: scales of embeddings, attention, residuals and logits, none of them 1."""
+    import transformers
+
+    own = {"embedding_multiplier": 6.0, "attention_multiplier": 0.15, "residual_multiplier": 0.22}
+    own |= {"logits_scaling": 3.0, "tie_word_embeddings": True}
+    settings = transformers.GraniteConfig(**_sizes(layers, vocab_size), **{**own, **_common(pre, config)})
+    _write(directory, transformers.GraniteForCausalLM, settings, pre, seed)
+    return _publish(directory, rope_theta=1e4)
+
+
+def tiny_cohere(
+    directory: Path, *, layers: int = 2, vocab_size: int = 512, pre: str = "smollm", seed: int = 0, **config: Any
+) -> Path:
+    """CohereForCausalLM: attention and MLP side by side behind one layer norm, and scaled logits."""
+    import transformers
+
+    settings = transformers.CohereConfig(**_sizes(layers, vocab_size), **{"logit_scale": 0.25, **_common(pre, config)})
+    _write(directory, transformers.CohereForCausalLM, settings, pre, seed)
+    return _publish(directory, rope_theta=5e5)
+
+
+def _sizes(layers: int, vocab_size: int) -> dict[str, int]:
+    return {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": vocab_size,
+    }
+
+
+def _publish(directory: Path, **keys: Any) -> Path:
+    """Say of the rotary positions in config.json what published models say, which transformers 5 writes otherwise."""
+    file = directory / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    del config["rope_parameters"]
+    _write_json(file, config | keys)
+    return directory
+
+
+def quantized(
+    source: Path,
+    directory: Path,
+    *,
+    bits: int = 4,
+    group_size: int = 32,
+    mode: str = "affine",
+    own: Mapping[str, Any] | None = None,
+) -> Path:
+    """What `mlx_lm.convert -q` makes of a model directory; `own`: module name to its own settings, or False."""
+    import mlx_lm.utils
+
+    def packing(name: str, _: Any) -> Any:
+        return (own or {}).get(name, True)
+
+    model, config = mlx_lm.utils.load_model(source)
+    model, config = mlx_lm.utils.quantize_model(model, config, group_size, bits, mode=mode, quant_predicate=packing)
+    mlx_lm.utils.save_model(directory, model)
+    mlx_lm.utils.save_config(config, directory / "config.json")
+    for file in source.iterdir():
+        if file.name not in ("config.json", "model.safetensors"):
+            shutil.copyfile(file, directory / file.name)
+    return directory
+
+
 def _common(pre: str, config: dict[str, Any]) -> dict[str, Any]:
     ids: dict[str, Any] = {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0}
     if pre == "spm":
@@ -293,7 +408,8 @@ def _randomize(model: Any, seed: int) -> None:
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator)
             if name.endswith("norm.weight"):
-                parameter.copy_(1 + 0.2 * noise)
+                # Gemma's norms add the one themselves.
+                parameter.copy_(0.2 * noise + (0 if model.config.model_type.startswith("gemma") else 1))
             elif parameter.ndim == 1 or "embed_tokens" in name:
                 parameter.copy_(0.3 * noise)
             else:

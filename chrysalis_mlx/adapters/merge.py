@@ -1,4 +1,4 @@
-"""Folding an adapter into the weights it was trained beside, one tensor at a time."""
+"""Folding what was trained into the weights it was trained on, one tensor at a time."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from chrysalis_mlx.adapters.spec import AdapterSpec, Array
 from chrysalis_mlx.models.checkpoint import TensorSource
 
 
-def merge(spec: AdapterSpec, weight: Array, A: Array, B: Array, m: Array | None = None) -> Array:
+def merge(scale: float, weight: Array, A: Array, B: Array, m: Array | None = None) -> Array:
     """The weight that computes what base and adapter compute together, in float32.
 
     LoRA: W + s·B·A. DoRA: diag(m / ‖W + s·B·A‖) · (W + s·B·A), norms per output row (backends/reference.py).
 
     Args:
+        scale: s.
         weight: (out, in), the exact base.
         A: (r, in).
         B: (out, r).
         m: (out,), DoRA only.
     """
-    merged: Array = weight + np.float32(spec.scale) * (B @ A)
+    merged: Array = weight + np.float32(scale) * (B @ A)
     if m is not None:
         merged *= (m / np.linalg.norm(merged, axis=1))[:, None]
     return merged
 
 
 class MergedSource:
-    """A checkpoint with the adapter folded in as each tensor is read: a `TensorSource`."""
+    """A checkpoint in which each tensor is, as it is read, what training made of it: a `TensorSource`."""
 
     def __init__(self, base: TensorSource, spec: AdapterSpec, arrays: Mapping[str, Array]) -> None:
         self._base, self._spec, self._arrays = base, spec, arrays
@@ -38,10 +39,13 @@ class MergedSource:
         return self._base.shape(name)
 
     def read(self, name: str) -> Array:
-        """float32, the adapter merged where there is one."""
+        """float32; the trained weight, or the base's with the adapter merged where there is one."""
+        if name in self._spec.weights:
+            return self._arrays[name]
         weight: Array = self._base.read(name)
         module = name.removesuffix(".weight")
-        if module not in self._spec.modules:
+        adapted = self._spec.modules.get(module)
+        if adapted is None:
             return weight
         A, B = self._arrays[f"{module}.A"], self._arrays[f"{module}.B"]
-        return merge(self._spec, weight, A, B, self._arrays.get(f"{module}.m"))
+        return merge(adapted.scale, weight, A, B, self._arrays.get(f"{module}.m"))

@@ -23,11 +23,26 @@ class Perplexity:
 def measure(
     engine: Engine, batches: Sequence[Batch], *, progress: Progress = silent, description: str = "measuring"
 ) -> Perplexity:
-    """Perplexity over all targets of all batches, weighted by tokens."""
+    """Perplexity over all targets of all batches, weighted by tokens.
+
+    Of several processes each measures its share of the batches, and all get the figures of the whole.
+    """
+    world = engine.world()
+    share = batches[world.rank :: world.size]
     total, targets = 0.0, 0
-    with progress(description, len(batches), unit="batch") as bar:
-        for batch in batches:
+    with progress(description, len(share), unit="batch") as bar:
+        for batch in share:
             loss, count = engine.loss(batch)
             total, targets = total + loss, targets + count
-            bar.update(perplexity=math.exp(total / targets))
-    return Perplexity(math.exp(total / targets), total / targets, targets)
+            bar.update(perplexity=_exp(total / targets))
+    if world.size > 1:
+        total, all_targets = engine.total([total, targets])
+        targets = round(all_targets)
+    return Perplexity(_exp(total / targets), total / targets, targets)
+
+
+def _exp(loss: float) -> float:
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf

@@ -60,14 +60,19 @@ class PackedRows:
         """Share of the rows' positions that hold a token."""
         return sum(len(segment.tokens) for segment in self.segments) / (len(self) * self.row_length)
 
-    def micro_batches(self, step: int, batch_size: int, accumulation: int) -> list[Batch]:
+    def micro_batches(self, step: int, batch_size: int, accumulation: int, rank: int = 0, size: int = 1) -> list[Batch]:
         """The micro-batches of one optimizer step: a pure function of (corpus hash, seed, step).
 
         A batch may span two epochs. No row is dropped.
+
+        Args:
+            batch_size, accumulation: rows of a micro-batch, and how many of these make a step of all processes.
+            rank, size: of `size` processes, the share of this one: contiguous, and as even as can be. It may be empty.
         """
         per_step = batch_size * accumulation
-        chosen = [self._row_at(position) for position in range(step * per_step, (step + 1) * per_step)]
-        return [self._assemble(chosen[at : at + batch_size]) for at in range(0, per_step, batch_size)]
+        first, end = (step * per_step + per_step * number // size for number in (rank, rank + 1))
+        chosen = [self._row_at(position) for position in range(first, end)]
+        return [self._assemble(chosen[at : at + batch_size]) for at in range(0, len(chosen), batch_size)]
 
     def in_order(self, batch_size: int, limit: int | None = None) -> list[Batch]:
         """Fixed batches of the first `limit` rows of a seeded order, for measuring; no row twice."""

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from chrysalis_mlx.batches.cache import Pair, cached
 from chrysalis_mlx.batches.rows import Row, form_of, is_last_part, read_rows
 from chrysalis_mlx.errors import CorpusError
 from chrysalis_mlx.models.chat import Span
@@ -68,12 +69,17 @@ def segments(rows: Sequence[Row], tokenizer: Tokenizer, *, source: object = "the
 
 
 def read_segments(path: Path, tokenizer: Tokenizer, row_length: int) -> list[Segment]:
-    """What the model sees of each row of a corpus file.
+    """What the model sees of each row of a corpus file; the tokens of one that was read before are kept (cache.py).
 
     Raises:
         CorpusError: a line is no row, or has more than `row_length` tokens (nothing is cut silently).
     """
-    found = segments(read_rows(path), tokenizer, source=path)
+
+    def make() -> list[Pair]:
+        made = segments(read_rows(path), tokenizer, source=path)
+        return [(segment.tokens, segment.supervised) for segment in made]
+
+    found = [Segment(*pair) for pair in cached(path, tokenizer, make)]
     for number, segment in enumerate(found, 1):
         if len(segment.tokens) > row_length:
             raise CorpusError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ _MOVED = {
     ("expression", "min_characters"): "expression.gates.min_characters",
     ("framing", "kind"): "framing.mix ({text: 1} for text)",
 }
+
+REPORTERS = ("tensorboard", "wandb", "trackio")
+_OF_ADAPTERS = ("rslora", "dropout", "modules", "ranks", "alphas")
+_NOT_OF_OPTIMIZER = {"adafactor": ("beta1", "beta2", "epsilon"), "lion": ("epsilon",)}
 
 
 def load_blueprint(path: Path) -> Blueprint:
@@ -111,10 +116,23 @@ def _contradictions(plain: Any) -> Iterator[str]:
         "training": (TrainingSection, _training_contradictions),
         "export": (ExportSection, _export_contradictions),
     }
+    right: dict[str, Any] = {}
     for name, (cls, check) in checks.items():
         section, problems = from_plain(cls, plain.get(name) if isinstance(plain, dict) else None)
         if not problems:
+            right[name] = section
             yield from check(section)
+    if "adapter" in right and "training" in right and right["adapter"].kind == "full":
+        yield from _without_effect("training", right["training"], ["b_ratio"], "with adapter.kind full, which has no B")
+
+
+def _without_effect(path: str, section: Any, names: Sequence[str], why: str) -> Iterator[str]:
+    """Those of a section's fields that are set to something, and mean nothing where `why` says so."""
+    defaults = type(section)()
+    for name in names:
+        value = to_plain(getattr(section, name))
+        if value != to_plain(getattr(defaults, name)):
+            yield f"{path}.{name}: {value!r} has no effect {why}; leave it out"
 
 
 def _match_contradictions(match: MatchSection) -> Iterator[str]:
@@ -152,6 +170,37 @@ def _training_contradictions(training: TrainingSection) -> Iterator[str]:
             f"training.min_learning_rate: {training.min_learning_rate} is above training.learning_rate "
             f"{training.learning_rate}; lower it"
         )
+    if training.b_ratio == 0:
+        yield "training.b_ratio: 0.0 never trains B, and with B as it begins nothing is learned; raise it"
+    unused = _NOT_OF_OPTIMIZER.get(training.optimizer, ())
+    yield from _without_effect("training", training, unused, f"with training.optimizer {training.optimizer}")
+    yield from _schedule_contradictions(training)
+    if training.patience is not None and training.patience * training.validate_every >= training.steps:
+        yield (
+            f"training.patience: {training.patience} validations, one every {training.validate_every} steps, are not "
+            f"over before training.steps {training.steps} are, so that nothing stops early; lower patience or "
+            "training.validate_every"
+        )
+    for name in training.report_to:
+        if name not in REPORTERS:
+            near = difflib.get_close_matches(name.lower(), REPORTERS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(REPORTERS)}"
+            yield f"training.report_to: {name!r} is unknown; {hint}"
+
+
+def _schedule_contradictions(training: TrainingSection) -> Iterator[str]:
+    if training.schedule == "constant":
+        yield from _without_effect("training", training, ["min_learning_rate"], "with training.schedule constant")
+    if training.schedule != "wsd":
+        why = f"with training.schedule {training.schedule}; wsd alone has it"
+        yield from _without_effect("training", training, ["decay_share"], why)
+        return
+    decay = round(training.decay_share * training.steps)
+    if training.warmup_steps < training.steps < training.warmup_steps + decay:
+        yield (
+            f"training.decay_share: {training.decay_share} of training.steps {training.steps} and "
+            f"training.warmup_steps {training.warmup_steps} overlap; lower one of them"
+        )
 
 
 def _split_contradictions(split: SplitSection) -> Iterator[str]:
@@ -162,6 +211,10 @@ def _split_contradictions(split: SplitSection) -> Iterator[str]:
 def _adapter_contradictions(adapter: AdapterSection) -> Iterator[str]:
     if not adapter.modules:
         yield "adapter.modules: an empty list trains nothing; use ['all-linear']"
+    elif adapter.kind == "full":
+        yield from _without_effect("adapter", adapter, _OF_ADAPTERS, "with adapter.kind full, which trains the weights")
+    if adapter.layers == "all":
+        yield from _without_effect("adapter", adapter, ["side"], "with adapter.layers all")
 
 
 def _export_contradictions(export: ExportSection) -> Iterator[str]:

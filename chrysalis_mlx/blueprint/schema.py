@@ -197,40 +197,75 @@ class OrderSection:
 
 @dataclass(frozen=True)
 class AdapterSection:
-    """What is trained: low-rank adapters beside frozen linear layers."""
+    """What is trained: low-rank adapters beside frozen linear layers, or the layers' weights themselves."""
 
-    kind: Literal["lora", "dora"] = option("lora", "lora (arXiv 2106.09685) or dora (arXiv 2402.09353)")
+    kind: Literal["lora", "dora", "full"] = option(
+        "lora", "lora (arXiv 2106.09685), dora (arXiv 2402.09353), or full: every weight of the chosen layers"
+    )
     rank: int = option(8, "r: columns of B and rows of A", minimum=1)
     alpha: float = option(16.0, "the update is scaled by alpha / rank", minimum=0.0)
-    layers: int | Literal["all"] = option("all", "all, or only the last n transformer layers", minimum=1)
+    rslora: bool = option(False, "scale by alpha / sqrt(rank) instead (arXiv 2312.03732)")
+    dropout: float = option(
+        0.0, "share of the adapter's inputs that are left out of a step, at random", minimum=0.0, maximum=0.95
+    )
+    layers: int | Literal["all"] = option("all", "all, or only so many transformer layers", minimum=1)
+    side: Literal["last", "first"] = option("last", "which ones, when they are not all")
     modules: tuple[str, ...] = option(
         ("all-linear",), "names inside a layer (self_attn.q_proj), globs (*.q_proj), or all-linear"
+    )
+    ranks: dict[str, int] = option({}, "name or glob: the rank of these modules; the first match counts", minimum=1)
+    alphas: dict[str, float] = option(
+        {}, "name or glob: the alpha of these modules; the first match counts", minimum=0.0
     )
 
 
 @dataclass(frozen=True)
 class TrainingSection:
-    """How the adapters are trained: AdamW, linear warm-up, cosine decay."""
+    """How it is trained: the batches, the optimizer and its schedule, and what watches over them."""
 
     row_length: int = option(1024, "tokens in one packed row", minimum=16)
     batch_size: int = option(1, "rows that pass through the model at once", minimum=1)
     gradient_accumulation: int = option(1, "micro-batches in one optimizer step", minimum=1)
+    gradient_checkpointing: bool = option(
+        False, "keep only the inputs of the layers, and compute the rest again: less memory, about a third more time"
+    )
     steps: int = option(200, "optimizer steps", minimum=1)
+    optimizer: Literal["adamw", "adam", "adafactor", "lion", "muon"] = option(
+        "adamw", "lion is MLX's alone; adafactor holds the least memory"
+    )
     learning_rate: float = option(2e-4, "peak learning rate", minimum=0.0)
     min_learning_rate: float = option(0.0, "learning rate at the last step", minimum=0.0)
+    b_ratio: float = option(1.0, "learning rate of B over that of A (LoRA+, arXiv 2402.12354)", minimum=0.0)
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = option(
+        "cosine", "after the warm-up; wsd: constant, then a linear decay (arXiv 2404.06395)"
+    )
     warmup_steps: int = option(10, "steps of linear warm-up", minimum=0)
-    weight_decay: float = option(0.0, "decoupled weight decay", minimum=0.0)
-    beta1: float = option(0.9, "decay of the first moment", minimum=0.0, maximum=0.9999)
+    decay_share: float = option(0.2, "of wsd: the share of the steps that decay", minimum=0.0, maximum=1.0)
+    weight_decay: float = option(0.0, "decoupled weight decay; never of 1-D parameters", minimum=0.0)
+    beta1: float = option(0.9, "decay of the first moment; of muon: its momentum", minimum=0.0, maximum=0.9999)
     beta2: float = option(0.999, "decay of the second moment", minimum=0.0, maximum=0.999999)
     epsilon: float = option(1e-8, "added to the denominator of the update", minimum=1e-30)
-    max_grad_norm: float = option(1.0, "the gradient's global norm is clipped to this", minimum=0.0)
+    max_grad_norm: float = option(1.0, "the gradient's global norm is clipped to this; 0: not at all", minimum=0.0)
     validate_every: int = option(50, "steps between validations; the last step is always validated", minimum=1)
     max_valid_rows: int = option(32, "rows of the fixed validation set", minimum=1)
+    patience: int | None = option(
+        None, "stop after so many validations in a row that are no better than the best; null: never", minimum=1
+    )
     checkpoint_every: int = option(50, "steps between checkpoints", minimum=1)
-    seed: int = option(0, "initial adapter and order of the rows", minimum=0)
+    keep: int = option(3, "checkpoints that are kept, beside the best one", minimum=1)
+    spike: float | None = option(
+        3.0,
+        "a loss above so many times the median of the last 32 steps is a spike, and undone as NaN is; null: none is",
+        minimum=1.1,
+    )
+    seed: int = option(0, "initial adapter, order of the rows, dropout", minimum=0)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", "of the frozen base while training; auto: float32 on a CPU, the file's own on a GPU"
     )
+    min_battery: int | None = option(
+        20, "percent: on battery below this the training waits until it is charged; null: never", minimum=1, maximum=99
+    )
+    report_to: tuple[str, ...] = option((), "tensorboard, wandb, trackio: where the figures go besides metrics.jsonl")
 
 
 @dataclass(frozen=True)

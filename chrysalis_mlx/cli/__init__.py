@@ -31,9 +31,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "import": ("chrysalis_mlx.cli.import_:command", "Turn a GGUF file into a Hugging Face model directory."),
     "corpus": ("chrysalis_mlx.cli.corpus:command", "Make the training texts of a run, or look at them."),
+    "plan": ("chrysalis_mlx.cli.plan:command", "Tell what a training will take, before it is begun."),
     "train": ("chrysalis_mlx.cli.train:command", "Train the adapter on the corpus."),
     "eval": ("chrysalis_mlx.cli.eval:command", "Measure the base and the tuned model on the test texts."),
     "fuse": ("chrysalis_mlx.cli.fuse:command", "Merge the adapter and write GGUF files, verified in llama.cpp."),
+    "runs": ("chrysalis_mlx.cli.runs:command", "List runs: how far they are, and why some failed."),
     "generate": ("chrysalis_mlx.cli.generate:command", "Answer a prompt with the exported model."),
 }
 """Name -> ("module:attribute", one line of help), in the order of the pipeline. Reading it imports nothing."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chrysalis_mlx.cli.options import backend_option, origin_options, run_argument
+from chrysalis_mlx.cli.options import backend_option, force_option, max_minutes_option, origin_options, run_argument
 from chrysalis_mlx.cli.output import json_option, print_json, progress
 from chrysalis_mlx.cli.reports import show_stage
 
@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 )
 @origin_options
 @backend_option
+@max_minutes_option
+@force_option
 @json_option
 def command(
     run: Path,
     sources: Path | None,
     origin: Origin,
     backend: str,
+    max_minutes: float | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Genome, corpus, train, eval and fuse in one go; run again, it skips what is done and goes on where it stopped.
@@ -52,7 +56,10 @@ def command(
         origin = replace(origin, genome=genome, folder=sources.parent)
     workspace = Workspace.ensure(run, origin)
     records = {}
-    for name, record in pipeline.grow(workspace, backend, progress=partial(progress, quiet=as_json)):
+    stages = pipeline.grow(
+        workspace, backend, max_minutes=max_minutes, force=force, progress=partial(progress, quiet=as_json)
+    )
+    for name, record in stages:
         records[name] = record
         if not as_json:
             show_stage(name, workspace.run, record)

@@ -19,6 +19,13 @@ backend_option = click.option(
     default="auto",
     help="auto takes MLX where it imports; a run stays on the backend it began with.",
 )
+max_minutes_option = click.option(
+    "--max-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="Pause the training at a checkpoint after so many minutes; the same command goes on.",
+)
+force_option = click.option("--force", is_flag=True, help="Train even if `plan` says that the memory is too small.")
 
 
 def origin_options(function: F) -> F:

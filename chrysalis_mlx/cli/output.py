@@ -151,7 +151,7 @@ class _Lines:
             parts = [f"{parts[0]}/{self._total:g} ({self._done / self._total:.0%})"]
         parts.append(_rate(rate, self._unit))
         if self._total and rate > 0 and self._done < self._total:
-            parts.append(f"{_duration((self._total - self._done) / rate)} left")
+            parts.append(f"{duration((self._total - self._done) / rate)} left")
         self._console.print("  ".join([*parts, _show(self._fields)]).rstrip(), markup=False, soft_wrap=True)
 
 
@@ -199,7 +199,8 @@ def _rate(per_second: float, unit: str) -> str:
     return f"{number} {unit}/s" if unit else f"{number}/s"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Hours and minutes, minutes and seconds, or seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

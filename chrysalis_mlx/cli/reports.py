@@ -10,9 +10,13 @@ from chrysalis_mlx.run import Run
 
 
 def show_stage(name: str, run: Run, record: dict[str, Any]) -> None:
-    """Print one stage's report."""
-    done = "done before, skipped" if record.get("skipped") else f"done in {record['seconds']:.1f} s"
+    """Print one stage's report, and what the user was told while it ran."""
+    if record["status"] == "paused":
+        done = f"paused after {record['seconds']:.1f} s; run the same command again to go on"
+    else:
+        done = "done before, skipped" if record.get("skipped") else f"done in {record['seconds']:.1f} s"
     out().print(f"[bold]{name}[/bold]: {done}")
+    say(*(f"note: {note}" for note in record.get("notes", ())))
     _REPORTS[name](run, record["report"])
 
 
@@ -48,9 +52,12 @@ def _train(run: Run, report: dict[str, Any]) -> None:
         f"{run.record['backend']['reason']}",
         markup=False,
     )
+    total = run.stage("train")["steps"]
+    steps = f"{report['steps']} of {total}" if report["steps"] < total else f"{total}"
     resumed = f", resumed at step {report['resumed_at']}" if report["resumed_at"] else ""
+    rollbacks = f", {report['rollbacks']} rollbacks" if report["rollbacks"] else ""
     out().print(
-        f"{report['steps']} steps{resumed}, {report['adapter_parameters']:,} adapter parameters, "
+        f"{steps} steps{resumed}{rollbacks}, {report['adapter_parameters']:,} adapter parameters, "
         f"{report['rows']:,} rows filled to {report['row_fill']:.1%}"
     )
     speed = report["targets"] / report["seconds"] if report["seconds"] else 0.0
@@ -58,6 +65,12 @@ def _train(run: Run, report: dict[str, Any]) -> None:
         f"loss: train {report['train_loss']:.4f}, valid {report['valid_loss']:.4f} nats per token; "
         f"{speed:.0f} tokens/s, peak memory {report['peak_memory'] / 2**30:.2f} GiB"
     )
+    if report["stopped_early"]:
+        say("stopped early: the validations were no longer better than the best one")
+    if not report["paused"]:
+        best = f"valid {report['best_loss']:.4f}"
+        which = "the last and best" if report["best_step"] == report["steps"] else "the best"
+        say(f"adapters/ is of step {report['best_step']}, {which}: {best}")
 
 
 def _eval(run: Run, report: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def write_fused(
             for file in model.path.glob(pattern):
                 if file.name not in _NOT_COPIED:
                     shutil.copyfile(file, partial / file.name)
-        config = {key: value for key, value in model.config.items() if key != "torch_dtype"} | {"dtype": dtype}
+        config = {key: value for key, value in model.plain_config.items() if key != "torch_dtype"} | {"dtype": dtype}
         (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         shapes = {name: source.shape(name) for name in source.names}
         with progress("fused/", len(shapes), unit="tensor") as bar:
@@ -61,7 +61,7 @@ def write_unverified(
         written = write_gguf(
             partial,
             source,
-            model.config,
+            model.plain_config,
             model.path,
             type_name,
             metadata=metadata,

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chrysalis_mlx.errors import ModelError
+from chrysalis_mlx.models.quantized import Packing, beside, dequantize, find_packed
 
 Array = npt.NDArray[np.float32]
 DType = Literal["float32", "float16", "bfloat16"]
@@ -59,16 +60,22 @@ class _Entry:
 
 
 class Checkpoint:
-    """The float weights of a Hugging Face or MLX model directory; a `TensorSource`.
+    """The weights of a Hugging Face or MLX model directory; a `TensorSource`.
+
+    A weight that MLX packed has the shape and the values of the matrix that it stands for.
 
     Attributes:
-        names: tensor names in file order.
+        names: tensor names in file order, without the scales and biases of packed weights.
         files: the safetensors files, in shard order.
     """
 
-    def __init__(self, entries: Mapping[str, _Entry], files: Sequence[Path]) -> None:
+    def __init__(
+        self, entries: Mapping[str, _Entry], files: Sequence[Path], packed: Mapping[str, Packing] | None = None
+    ) -> None:
         self._entries = dict(entries)
-        self.names: list[str] = list(self._entries)
+        self._packed = dict(packed or {})
+        parts = {beside(name, part) for name in self._packed for part in ("scales", "biases")}
+        self.names: list[str] = [name for name in self._entries if name not in parts]
         self.files: list[Path] = list(files)
 
     @classmethod
@@ -76,7 +83,8 @@ class Checkpoint:
         """Read the headers of model.safetensors, or of the shards that model.safetensors.index.json names.
 
         Raises:
-            ModelError: no weights, a missing shard, or a damaged or truncated file.
+            ModelError: no weights, a missing shard, or a damaged or truncated file; packed weights that are not as
+                config.json says.
         """
         files = _weight_files(Path(directory))
         entries: dict[str, _Entry] = {}
@@ -89,7 +97,8 @@ class Checkpoint:
                         fix="download the model again into an empty directory",
                     )
                 entries[name] = entry
-        return cls(entries, files)
+        packed = find_packed(Path(directory), {name: (entry.dtype, entry.shape) for name, entry in entries.items()})
+        return cls(entries, files, packed)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, from the header alone.
@@ -97,10 +106,11 @@ class Checkpoint:
         Raises:
             ModelError: there is no such tensor.
         """
-        return self._entry(name).shape
+        shape = self._entry(name).shape
+        return self._packed[name].unpacked(shape) if name in self._packed else shape
 
     def dtype(self, name: str) -> str:
-        """The dtype as the format names it: "F32", "F16", "BF16", "U32" ...
+        """The dtype as the format names it: "F32", "F16", "BF16", of packed weights "U32" ...
 
         Raises:
             ModelError: there is no such tensor.
@@ -108,27 +118,32 @@ class Checkpoint:
         return self._entry(name).dtype
 
     def read(self, name: str) -> Array:
-        """One tensor as a fresh float32 array; F32, F16 and BF16 exactly, F64 rounded.
+        """One tensor as a fresh float32 array; F32, F16 and BF16 exactly, F64 rounded, packed ones dequantized.
 
         Raises:
-            ModelError: there is no such tensor, or it does not hold floats (a quantized MLX model holds U32).
+            ModelError: there is no such tensor, or it holds neither floats nor what can be dequantized.
         """
         entry = self._entry(name)
+        if packing := self._packed.get(name):
+            return self._dequantized(name, packing)
         if entry.dtype not in _FLOATS:
             raise ModelError(
                 f"the tensor {name} holds {entry.dtype}, not float32, float16 or bfloat16 weights",
                 where=entry.file,
-                fix="this looks like a quantized model: use the unquantized one, or dequantize it first "
-                "(mlx_lm.convert --dequantize)",
+                fix="this looks like a quantized model whose config.json does not say how: use the unquantized one",
             )
-        # The map is opened for this one read, so that the pages of earlier tensors do not count as ours.
-        storage = np.dtype(_FLOATS[entry.dtype])
-        count = (entry.end - entry.start) // storage.itemsize
-        if count == 0:
-            return np.zeros(entry.shape, dtype=np.float32)
-        raw = np.memmap(entry.file, dtype=storage, mode="r", offset=entry.start, shape=(count,))
+        raw = _map(entry, _FLOATS[entry.dtype])
         values = from_bfloat16(raw) if entry.dtype == "BF16" else np.array(raw, dtype=np.float32)
         return values.reshape(entry.shape)
+
+    def _dequantized(self, name: str, packing: Packing) -> Array:
+        entry, scales = self._entry(name), self._entry(beside(name, "scales"))
+        if not packing.is_known:
+            raise ModelError(f"the tensor {name} is quantized as {packing}, which cannot be read", where=entry.file)
+        words = _map(entry, "<u4").reshape(entry.shape)
+        if packing.mode == "affine":
+            return dequantize(words, self.read(beside(name, "scales")), self.read(beside(name, "biases")), packing)
+        return dequantize(words, _map(scales, "u1").reshape(scales.shape), None, packing)
 
     def _entry(self, name: str) -> _Entry:
         try:
@@ -222,6 +237,17 @@ def _encode(name: str, values: npt.NDArray[Any], dtype: DType) -> npt.NDArray[An
     else:
         stored = values.astype("<f4", copy=False)
     return np.ascontiguousarray(stored).reshape(-1)
+
+
+def _map(entry: _Entry, storage: str) -> npt.NDArray[Any]:
+    """The elements of a tensor as they lie in its file, (n,).
+
+    Mapped for one read, so that the pages of earlier tensors do not count as ours.
+    """
+    count = (entry.end - entry.start) // np.dtype(storage).itemsize
+    if count == 0:
+        return np.zeros(0, dtype=storage)
+    return np.memmap(entry.file, dtype=storage, mode="r", offset=entry.start, shape=(count,))
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -11,11 +11,13 @@ from typing import Any
 
 from chrysalis_mlx.errors import ModelError
 from chrysalis_mlx.models.checkpoint import Checkpoint
+from chrysalis_mlx.models.parameters import BUFFERS
+from chrysalis_mlx.models.quantized import check_quantization
 from chrysalis_mlx.models.tokenizer import TOKENIZER_FILES, Tokenizer
 from chrysalis_mlx.run import sha256_file
 
 _SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
-LAYER_LINEAR = re.compile(r"model\.layers\.(\d+)\.(.+)\.weight")
+_IN_A_LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class ModelDirectory:
         """Read the configuration and see that weights and tokenizer are there.
 
         Raises:
-            ModelError: something is missing or unreadable; it names what.
+            ModelError: something is missing or unreadable, or quantized in a way that is not read here; it names what.
         """
         config_file = path / "config.json"
         if not config_file.is_file():
@@ -54,12 +56,7 @@ class ModelDirectory:
                 where=path,
                 fix=f"it needs one of {', '.join(TOKENIZER_FILES)}; copy it from the model's original repository",
             )
-        if "quantization" in config or "quantization_config" in config:
-            raise ModelError(
-                "the model is quantized, and this version trains full-precision models only",
-                where=config_file,
-                fix="use the original (bf16 or f16) model",
-            )
+        check_quantization(config, config_file)
         directory = cls(path, config)
         directory.checkpoint()  # missing or damaged weights are found now, not after the corpus is made
         return directory
@@ -82,15 +79,48 @@ class ModelDirectory:
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.open(self.path)
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether mlx-lm packed its weights."""
+        return bool(self.config.get("quantization"))
+
+    @property
+    def plain_config(self) -> dict[str, Any]:
+        """The content of config.json without how weights are packed, which those that `checkpoint` reads are not."""
+        return {key: value for key, value in self.config.items() if key not in ("quantization", "quantization_config")}
+
     def layer_linears(self) -> dict[str, tuple[int, int]]:
         """Every linear layer inside the transformer layers: module name to (out, in), in layer order."""
+        shapes = self._layer_shapes()
+        linears = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if name.endswith(".weight")}
+        return {name: (shape[0], shape[1]) for name, shape in linears.items() if len(shape) == 2}
+
+    @property
+    def layer_count(self) -> int:
+        """How many transformer layers it has."""
+        return len({name.split(".")[2] for name in self.layer_linears()})
+
+    def layer_weights(self) -> dict[str, tuple[int, ...]]:
+        """Every weight inside the transformer layers, norms and biases too: name to shape, in layer order.
+
+        Raises:
+            ModelError: the model is quantized, and packed weights cannot be trained.
+        """
+        if self.is_quantized:
+            raise ModelError(
+                "full fine-tuning needs the unquantized model",
+                where=self.path / "config.json",
+                fix="train an adapter (adapter.kind: lora or dora), or take the original model",
+            )
+        return self._layer_shapes()
+
+    def _layer_shapes(self) -> dict[str, tuple[int, ...]]:
         checkpoint = self.checkpoint()
         found = []
         for name in checkpoint.names:
-            match = LAYER_LINEAR.fullmatch(name)
-            shape = checkpoint.shape(name)
-            if match and len(shape) == 2:
-                found.append((int(match[1]), name.removesuffix(".weight"), (shape[0], shape[1])))
+            match = _IN_A_LAYER.match(name)
+            if match and not name.endswith(BUFFERS):
+                found.append((int(match[1]), name, checkpoint.shape(name)))
         return {name: shape for _, name, shape in sorted(found)}
 
     def hashes(self) -> dict[str, str]:

@@ -9,8 +9,7 @@ from typing import Any
 from chrysalis_mlx.errors import ModelError
 from chrysalis_mlx.models.checkpoint import Checkpoint
 
-_BUFFERS = (".rotary_emb.inv_freq",)  # stored by old checkpoints, and computed anyway
-_QUANTIZATION = (".scales", ".biases")
+BUFFERS = (".rotary_emb.inv_freq",)  # stored by old checkpoints, and computed anyway
 
 # model_type -> what its config.json may leave out, because the class has it as a default.
 _GEMMA3 = {
@@ -51,26 +50,15 @@ def quantized_bits(config: Mapping[str, Any]) -> int | None:
 
 
 def counted(checkpoint: Checkpoint, config: Mapping[str, Any]) -> int:
-    """Parameters of the tensors of a checkpoint; the packed ones of MLX count as what they stand for.
+    """Parameters of the tensors of a checkpoint; packed ones count as what they stand for.
 
     Weights that are tied, and stored twice all the same, count once.
     """
-    settings = config.get("quantization") or {}
-    names = set(checkpoint.names)
     total = 0
     for name in checkpoint.names:
-        module = name.rpartition(".")[0]
-        packed = f"{module}.scales" in names
-        if name.endswith(_BUFFERS) or (packed and name.endswith(_QUANTIZATION)):
-            continue
-        if name == "lm_head.weight" and text_config(config).get("tie_word_embeddings"):
-            continue
-        size = math.prod(checkpoint.shape(name))
-        if packed and checkpoint.dtype(name) == "U32":
-            own = settings.get(module)
-            bits = int((own if isinstance(own, Mapping) else settings).get("bits", 4))
-            size = size * 32 // bits
-        total += size
+        tied = name == "lm_head.weight" and text_config(config).get("tie_word_embeddings")
+        if not tied and not name.endswith(BUFFERS):
+            total += math.prod(checkpoint.shape(name))
     return total
 
 

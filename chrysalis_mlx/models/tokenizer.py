@@ -15,8 +15,12 @@ import numpy.typing as npt
 
 from chrysalis_mlx.errors import ModelError
 from chrysalis_mlx.models.chat import ChatTemplate
+from chrysalis_mlx.run import sha256_file, sha256_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+_READ = (
+    *TOKENIZER_FILES, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "config.json"
+)  # fmt: skip
 # Texts, and characters of them, whose encodings, about 150 bytes a token, are in memory together.
 _TEXTS, _CHARACTERS = 512, 1 << 18
 
@@ -71,12 +75,14 @@ class Tokenizer:
     Attributes:
         eos_id: id of the token that ends a text.
         chat: the model's chat template; None when it has none.
+        fingerprint: sha256 of the files that it was read from; empty when it was not.
     """
 
-    def __init__(self, engine: _Engine, eos_id: int, chat: ChatTemplate | None = None) -> None:
+    def __init__(self, engine: _Engine, eos_id: int, chat: ChatTemplate | None = None, fingerprint: str = "") -> None:
         self._engine = engine
         self.eos_id = eos_id
         self.chat = chat
+        self.fingerprint = fingerprint
 
     @classmethod
     def open(cls, directory: Path) -> Tokenizer:
@@ -97,7 +103,9 @@ class Tokenizer:
                 f"the tokenizer cannot be read: {error}", where=directory, fix="copy it again from the original model"
             ) from error
         named = _read_json(directory / "special_tokens_map.json") | {k: v for k, v in settings.items() if v is not None}
-        return cls(engine, _eos_id(directory, settings, engine), ChatTemplate.open(directory, named))
+        read = {name: sha256_file(directory / name) for name in _READ if (directory / name).is_file()}
+        chat = ChatTemplate.open(directory, named)
+        return cls(engine, _eos_id(directory, settings, engine), chat, sha256_json(read))
 
     @property
     def special_tokens(self) -> Mapping[str, int]:

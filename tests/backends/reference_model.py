@@ -118,7 +118,7 @@ class ReferenceModel:
         names = [f"{module}.{part}" for part in ("A", "B", "m") if f"{module}.{part}" in self.arrays]
         values = [self.arrays[name] for name in names]
         formula = reference.dora if self.spec.kind == "dora" else reference.lora
-        y, pull = formula(x, W, b, *values, self.spec.scale)
+        y, pull = formula(x, W, b, *values, self.spec.modules[module].scale)
 
         def back(dy: Array) -> Array:
             dx, *gradients = pull(dy)

@@ -18,11 +18,11 @@ from mlx_lm.utils import load as load_in_mlx_lm
 from peft import PeftModel
 
 from chrysalis_mlx import backends
-from chrysalis_mlx.adapters.files import load_mlx, save_mlx, save_peft
+from chrysalis_mlx.adapters.files import load_adapter, save_mlx, save_peft
 from chrysalis_mlx.batches.packing import assemble
 from chrysalis_mlx.errors import ModelError
 from tests import tiny
-from tests.backends.test_parity import Case, adapted, segments
+from tests.backends.cases import Case, adapted, segments
 
 TOKENS = segments(24)[0]
 
@@ -82,7 +82,7 @@ def test_the_command_line_of_mlx_lm_generates_with_the_adapter(kind: Literal["lo
 
 
 def test_what_is_saved_is_read_back(case: Case, tmp_path: Path) -> None:
-    arrays = load_mlx(tmp_path / "adapters", case.spec)
+    arrays = load_adapter(tmp_path / "adapters", case.spec)
     assert arrays.keys() == case.arrays.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, case.arrays[name])
@@ -94,4 +94,4 @@ def test_what_is_saved_is_read_back(case: Case, tmp_path: Path) -> None:
 def test_an_adapter_of_another_blueprint_is_refused_by_name(case: Case, tmp_path: Path) -> None:
     other = adapted(case.directory, case.spec.kind, ["v_proj"])
     with pytest.raises(ModelError, match=r"the adapter does not fit: model\.layers\.\d"):
-        load_mlx(tmp_path / "adapters", other.spec)
+        load_adapter(tmp_path / "adapters", other.spec)

@@ -3,42 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from chrysalis_mlx import backends
 from chrysalis_mlx.adapters.merge import MergedSource
-from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec, initialize, resolve_adapter
-from chrysalis_mlx.backends.base import AdamW, Engine
-from chrysalis_mlx.batches.packing import PADDING, Batch, assemble
-from chrysalis_mlx.batches.tokens import Segment
+from chrysalis_mlx.backends import reference
+from chrysalis_mlx.backends.base import OptimizerSettings
+from chrysalis_mlx.batches.packing import PADDING, Batch
 from chrysalis_mlx.models.checkpoint import write_checkpoint
 from chrysalis_mlx.models.directory import ModelDirectory
 from tests import tiny
+from tests.backends.cases import TOLERANCE, Case, adapted, alone, difference, packed
 from tests.backends.reference_model import ReferenceModel
 
-TOLERANCE = 1e-5  # of the largest value, float32 against float64
-ROW = 32
 Kind = Literal["lora", "dora"]
 BUILDERS: dict[str, Callable[[Path], None]] = {
     "llama": lambda directory: tiny.tiny_llama(directory, bias=True),
     "llama-untied": lambda directory: tiny.tiny_llama(directory, tie=False),
     "qwen3": lambda directory: tiny.tiny_qwen3(directory),
 }
-
-
-class Case(NamedTuple):
-    directory: Path
-    spec: AdapterSpec
-    arrays: AdapterArrays
-
-    def engine(self, name: str, optimizer: AdamW | None = None) -> Engine:
-        return backends.load(name)(self.directory, self.spec, self.arrays, optimizer=optimizer or AdamW())
 
 
 @pytest.fixture(scope="module", params=[f"{model}-{kind}" for model in BUILDERS for kind in ("lora", "dora")])
@@ -49,43 +37,14 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return adapted(directory, kind, ["all-linear"])
 
 
-def adapted(directory: Path, kind: Kind, modules: Sequence[str], layers: int | Literal["all"] = "all") -> Case:
-    """An adapter in mid-training: B is not zero and DoRA's m not the norm of W."""
-    model = ModelDirectory.open(directory)
-    spec = resolve_adapter(kind, 4, 12.0, layers, modules, model.layer_linears())
-    random = np.random.default_rng(7)
-    arrays = initialize(spec, model.checkpoint(), seed=3)
-    for name, array in arrays.items():
-        noise = random.normal(0.0, 0.1, array.shape).astype(np.float32)
-        arrays[name] = array * (1 + noise) if name.endswith(".m") else array + noise
-    return Case(directory, spec, arrays)
-
-
-def segments(*lengths: int) -> list[Segment]:
-    random = np.random.default_rng(len(lengths))
-    return [Segment(random.integers(3, 500, length).astype(np.int32), np.arange(length) > 0) for length in lengths]
-
-
-def packed() -> list[Batch]:
-    """Two micro-batches of uneven target counts, with several segments in a row and padding."""
-    a, b, c, d, e = segments(12, 17, 9, 30, 5)
-    return [assemble([[a, b], [c]], ROW), assemble([[d], [e]], ROW)]
-
-
-def difference(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float64]) -> float:
-    """The largest difference, as a share of the largest expected value."""
-    assert found.shape == expected.shape
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
-
-
 @pytest.mark.parametrize("name", backends.NAMES)
 def test_logits_loss_and_every_gradient_equal_the_reference(case: Case, name: str) -> None:
-    engine, reference, batches = case.engine(name), ReferenceModel(*case), packed()
+    engine, oracle, batches = case.engine(name), ReferenceModel(*case), packed()
     for batch in batches:
         real = batch.segments != PADDING
-        assert difference(engine.logits(batch)[real], reference.logits(batch)[real]) < TOLERANCE
+        assert difference(engine.logits(batch)[real], oracle.logits(batch)[real]) < TOLERANCE
     result, gradients = engine.gradients(batches)
-    loss, expected = reference.gradients(batches)
+    loss, expected = oracle.gradients(batches)
     assert result.loss == pytest.approx(loss, rel=TOLERANCE)
     assert result.targets == sum(int(batch.mask.sum()) for batch in batches) == 68
     assert gradients.keys() == expected.keys() == case.arrays.keys()
@@ -97,8 +56,8 @@ def test_logits_loss_and_every_gradient_equal_the_reference(case: Case, name: st
 
 
 def test_five_optimizer_steps_have_the_same_losses_and_end_in_the_same_adapter(case: Case) -> None:
-    optimizer = AdamW(weight_decay=0.1, max_grad_norm=0.5)
-    engines = [case.engine(name, optimizer) for name in backends.NAMES]
+    optimizer = OptimizerSettings(weight_decay=0.1, max_grad_norm=0.5)
+    engines = [case.engine(name, optimizer=optimizer) for name in backends.NAMES]
     rates = (1e-3, 2e-3, 3e-3, 2e-3, 1e-3)
     losses = [[engine.step(packed(), rate).loss for rate in rates] for engine in engines]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
@@ -110,16 +69,14 @@ def test_five_optimizer_steps_have_the_same_losses_and_end_in_the_same_adapter(c
 
 
 def test_the_packed_loss_and_gradients_equal_those_of_the_segments_one_by_one(case: Case) -> None:
-    pieces = segments(12, 17, 9, 30, 5)
-    alone = [assemble([[piece]], len(piece.tokens)) for piece in pieces]
     for name in backends.NAMES:
         engine = case.engine(name)
         together, gradients = engine.gradients(packed())
-        apart, expected = engine.gradients(alone)
+        apart, expected = engine.gradients(alone())
         assert together.targets == apart.targets
         assert together.loss == pytest.approx(apart.loss, rel=TOLERANCE)
         for key, gradient in gradients.items():
-            assert difference(gradient, expected[key].astype(np.float64)) < TOLERANCE, (name, key)
+            assert difference(gradient, expected[key]) < TOLERANCE, (name, key)
 
 
 def test_accumulation_is_weighted_by_tokens(case: Case) -> None:
@@ -135,7 +92,7 @@ def test_accumulation_is_weighted_by_tokens(case: Case) -> None:
         mean_of_means = sum(engine.loss(batch)[0] / batch.target_count for batch in (first, second)) / 2
         assert abs(accumulated.loss - mean_of_means) > 2 * TOLERANCE * at_once.loss
         for key, gradient in gradients.items():
-            assert difference(gradient, expected[key].astype(np.float64)) < TOLERANCE, (name, key)
+            assert difference(gradient, expected[key]) < TOLERANCE, (name, key)
 
 
 def test_fused_logits_equal_adapter_logits(case: Case, tmp_path: Path) -> None:
@@ -167,6 +124,33 @@ def test_any_subset_of_linear_layers_can_be_adapted(kind: Kind, tmp_path: Path) 
             assert difference(gradient, expected[key]) < TOLERANCE, (name, key)
 
 
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_every_module_can_have_a_rank_and_an_alpha_of_its_own(kind: Kind, rslora: bool, tmp_path: Path) -> None:
+    tiny.tiny_llama(tmp_path, bias=True, layers=3)
+    own: dict[str, Any] = {"ranks": {"q_proj": 2, "mlp.*": 6}, "alphas": {"v_proj": 3.0}, "rslora": rslora}
+    case = adapted(tmp_path, kind, ["q_proj", "v_proj", "down_proj"], layers=2, side="first", **own)
+    assert case.spec.layer_indices == [0, 1]
+    shapes = {name.removeprefix("model.layers.1."): array.shape for name, array in case.arrays.items()}
+    assert [shapes[f"{key}.A"][0] for key in ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")] == [2, 4, 6]
+    scales = [case.spec.modules[f"model.layers.0.{key}"].scale for key in ("self_attn.q_proj", "self_attn.v_proj")]
+    assert scales == pytest.approx([12 / 2**0.5, 3 / 2] if rslora else [6.0, 0.75])
+    loss, expected = ReferenceModel(*case).gradients(packed())
+    for name in backends.NAMES:
+        result, gradients = case.engine(name).gradients(packed())
+        assert result.loss == pytest.approx(loss, rel=TOLERANCE)
+        assert gradients.keys() == expected.keys()
+        for key, gradient in gradients.items():
+            assert difference(gradient, expected[key]) < TOLERANCE, (name, key)
+
+
+def test_the_factored_norm_is_the_norm_of_the_adapted_weight() -> None:
+    random = np.random.default_rng(2)
+    W, A, B = (random.normal(size=shape) for shape in ((24, 16), (3, 16), (24, 3)))
+    naive = np.linalg.norm(W + 0.7 * B @ A, axis=1)
+    np.testing.assert_allclose(reference.adapted_norm(W, A, B, 0.7), naive, rtol=1e-12)
+
+
 def test_each_backend_goes_on_from_the_others_state(case: Case) -> None:
     mlx, torch = (case.engine(name) for name in backends.NAMES)
     for engine in (mlx, torch):
@@ -180,8 +164,8 @@ def test_each_backend_goes_on_from_the_others_state(case: Case) -> None:
 
 
 def test_the_reference_gradients_are_those_of_finite_differences(case: Case) -> None:
-    reference, batches = ReferenceModel(*case), packed()
-    _, gradients = reference.gradients(batches)
+    oracle, batches = ReferenceModel(*case), packed()
+    _, gradients = oracle.gradients(batches)
     random, checked = np.random.default_rng(1), 0
     for key in random.permutation(sorted(key for key in gradients if case.spec.kind == "lora" or key.endswith(".m"))):
         at = tuple(random.integers(0, size) for size in gradients[key].shape)

@@ -109,3 +109,21 @@ def test_fixed_batches_are_of_all_parts_of_the_corpus_and_hold_no_row_twice(kind
     order = [int(row[0]) for batch in rows(kind=kind, replay=1.0).in_order(3) for row in batch.tokens]
     assert sorted(order) == list(range(1, 8))
     assert order != list(range(1, 8))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7])
+def test_the_shares_of_all_processes_are_the_step_in_its_order_as_even_as_can_be(size: int) -> None:
+    for step in range(3):
+        shares = [[b.tokens for b in rows().micro_batches(step, 3, 2, rank, size)] for rank in range(size)]
+        numbers = [[int(row[0]) for tokens in share for row in tokens] for share in shares]
+        assert list(itertools.chain(*numbers)) == drawn(rows(), range(step, step + 1), 3, 2)
+        lengths = [len(share) for share in numbers]
+        assert max(lengths) - min(lengths) <= 1
+        assert all(len(tokens) <= 3 for share in shares for tokens in share)
+        assert all(len(share) == -(-length // 3) for share, length in zip(shares, lengths, strict=True))
+
+
+def test_a_process_alone_gets_what_it_always_got() -> None:
+    alone, before = rows().micro_batches(1, 2, 2, 0, 1), rows().micro_batches(1, 2, 2)
+    assert [batch.tokens.tolist() for batch in alone] == [batch.tokens.tolist() for batch in before]
+    assert [len(batch.tokens) for batch in rows().micro_batches(1, 2, 2, 0, 8)] == []

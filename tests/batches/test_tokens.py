@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,86 @@ def test_a_conversation_that_cannot_be_shown_is_an_error_with_its_row(tmp_path: 
     with pytest.raises(CorpusError, match="the model has no chat template") as caught:
         read_segments(file, Tokenizer.open(directory), 64)
     assert caught.value.where == f"{file}, row 2"
+
+
+ROWS: list[dict[str, Any]] = [
+    {"messages": TALK},
+    {"text": "wings 東京", "part": 1, "parts": 2},
+    {"prompt": "a larva", "completion": " eats"},
+]
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the tokens of corpus files are kept."""
+    monkeypatch.setenv("CHRYSALIS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tokens"
+
+
+def values(segments: list[Segment]) -> list[tuple[list[int], list[bool]]]:
+    assert all(segment.tokens.dtype == np.int32 and segment.supervised.dtype == np.bool_ for segment in segments)
+    return [(segment.tokens.tolist(), segment.supervised.tolist()) for segment in segments]
+
+
+def test_a_file_that_was_read_before_is_not_tokenized_again(
+    tmp_path: Path, kept: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "train.jsonl", *ROWS)
+    first = values(read_segments(file, tokenizer, 256))
+    assert first == values(segments(ROWS, tokenizer))
+    assert len(list(kept.iterdir())) == 1
+    copy = write(tmp_path / "copy.jsonl", *ROWS)
+    count = max(len(ids) for ids, _ in first)
+    monkeypatch.setattr(Tokenizer, "encode_batch", None)
+    monkeypatch.setattr(Tokenizer, "encode_spans", None)
+    assert values(read_segments(copy, tokenizer, count)) == first
+    with pytest.raises(CorpusError, match=f"training.row_length is {count - 1}"):
+        read_segments(file, tokenizer, count - 1)
+
+
+def test_another_file_or_another_template_has_tokens_of_its_own(tmp_path: Path, kept: Path) -> None:
+    directory = tiny.byte_level_bpe(tmp_path / "model")
+    file = write(tmp_path / "train.jsonl", {"messages": TALK})
+    first = values(read_segments(file, Tokenizer.open(directory), 256))
+    (directory / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    second = values(read_segments(file, Tokenizer.open(directory), 256))
+    assert second == values(segments([{"messages": TALK}], Tokenizer.open(directory))) != first
+    write(file, {"messages": TALK[:2]})
+    third = values(read_segments(file, Tokenizer.open(directory), 256))
+    assert third == values(segments([{"messages": TALK[:2]}], Tokenizer.open(directory)))
+    assert len(list(kept.iterdir())) == 3
+
+
+def test_damaged_tokens_are_made_again(tmp_path: Path, kept: Path, tokenizer: Tokenizer) -> None:
+    file = write(tmp_path / "train.jsonl", *ROWS)
+    expected = values(read_segments(file, tokenizer, 256))
+    (path,) = kept.iterdir()
+    whole = path.read_bytes()
+    flipped = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(0, len(whole), 11)]
+    for damaged in [b"", b"not an archive", whole[: len(whole) // 2], *flipped]:
+        path.write_bytes(damaged)
+        assert values(read_segments(file, tokenizer, 256)) == expected
+    path.write_bytes(b"")
+    read_segments(file, tokenizer, 256)
+    with np.load(path) as parts:
+        assert parts["lengths"].tolist() == [len(ids) for ids, _ in expected]
+
+
+def test_the_tokens_that_were_not_used_for_long_go(tmp_path: Path, kept: Path, tokenizer: Tokenizer) -> None:
+    kept.mkdir(parents=True)
+    for number in range(70):
+        (kept / f"{number}.npz").touch()
+        os.utime(kept / f"{number}.npz", (number, number))
+    read_segments(write(tmp_path / "train.jsonl", *ROWS), tokenizer, 256)
+    left = {path.stem for path in kept.iterdir()}
+    assert len(left) == 64
+    assert {str(number) for number in range(7, 70)} < left
+
+
+def test_without_a_place_to_keep_them_tokens_are_made_each_time(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CHRYSALIS_CACHE", str(tmp_path / "file"))
+    file = write(tmp_path / "train.jsonl", *ROWS)
+    assert values(read_segments(file, tokenizer, 256)) == values(segments(ROWS, tokenizer))

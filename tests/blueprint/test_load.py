@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chrysalis_mlx.blueprint.load import dump_blueprint, load_blueprint, parse_blueprint, to_dict
-from chrysalis_mlx.blueprint.schema import Blueprint, MixSection
+from chrysalis_mlx.blueprint.schema import AdapterSection, Blueprint, MixSection, TrainingSection
 from chrysalis_mlx.errors import BlueprintError
 
 
@@ -59,7 +59,7 @@ def test_an_unknown_key_is_an_error_with_the_nearest_name(text: str, expected: s
         ("training: {learning_rate: false}", "training.learning_rate: False is not a finite number"),
         (f"training: {{learning_rate: {10**400}}}", f"training.learning_rate: {10**400} is not a finite number"),
         ("training: {dtype: float8}", "training.dtype: 'float8' is not one of auto, float32, bfloat16, float16"),
-        ("adapter: {kind: qlora}", "adapter.kind: 'qlora' is not one of lora, dora"),
+        ("adapter: {kind: qlora}", "adapter.kind: 'qlora' is not one of lora, dora, full"),
         ("adapter: {layers: some}", "adapter.layers: 'some' is not a whole number or one of all"),
         ("adapter: {layers: true}", "adapter.layers: True is not a whole number or one of all"),
         ("adapter: {modules: {a: b}}", "adapter.modules: {'a': 'b'} is not a list of strings"),
@@ -106,6 +106,26 @@ def test_a_value_out_of_range_names_the_range(text: str, expected: str) -> None:
         ("split: {valid: 0.3, test: 0.3}", "split: valid 0.3 + test 0.3 leave less than half"),
         ("expression: {include: []}", "expression.include: an empty list expresses nothing"),
         ("adapter: {modules: []}", "adapter.modules: an empty list trains nothing"),
+        ("adapter: {side: first}", "adapter.side: 'first' has no effect with adapter.layers all; leave it out"),
+        ("adapter: {kind: full, modules: q_proj}", "adapter.modules: ['q_proj'] has no effect with adapter.kind full"),
+        ("adapter: {kind: full}\ntraining: {b_ratio: 16}", "training.b_ratio: 16.0 has no effect with adapter.kind"),
+        ("training: {b_ratio: 0}", "training.b_ratio: 0.0 never trains B"),
+        ("training: {optimizer: lion, epsilon: 1e-6}", "epsilon: 1e-06 has no effect with training.optimizer lion"),
+        ("training: {decay_share: 0.5}", "decay_share: 0.5 has no effect with training.schedule cosine; wsd alone"),
+        (
+            "training: {schedule: constant, min_learning_rate: 1e-5}",
+            "training.min_learning_rate: 1e-05 has no effect with training.schedule constant",
+        ),
+        (
+            "training: {schedule: wsd, steps: 20, warmup_steps: 11, decay_share: 0.5}",
+            "training.decay_share: 0.5 of training.steps 20 and training.warmup_steps 11 overlap",
+        ),
+        (
+            "training: {patience: 4, validate_every: 50, steps: 200}",
+            "training.patience: 4 validations, one every 50 steps, are not over before training.steps 200 are",
+        ),
+        ("training: {report_to: [wandb, Tensorbord]}", "'Tensorbord' is unknown; did you mean 'tensorboard'?"),
+        ("training: {report_to: mlflow}", "'mlflow' is unknown; known here: tensorboard, wandb, trackio"),
         ("framing: {mix: {text: 0}}", "framing.mix: nothing above 0 frames nothing"),
         (
             "match: {min_parameters: 7, max_parameters: 7}",
@@ -124,6 +144,33 @@ def test_a_value_out_of_range_names_the_range(text: str, expected: str) -> None:
 def test_fields_that_contradict_each_other(text: str, words: str) -> None:
     (problem,) = problems(text)
     assert words in problem
+
+
+def test_every_field_without_effect_is_named() -> None:
+    adapter = "{kind: full, rank: 4, alpha: 3, dropout: 0.1, rslora: true, ranks: {q_proj: 2}, alphas: {q_proj: 2}}"
+    found = problems(f"adapter: {adapter}\ntraining: {{optimizer: adafactor, beta1: 0.8, beta2: 0.9, epsilon: 1e-6}}")
+    assert [problem.split(":")[0] for problem in found] == [
+        "adapter.rslora",
+        "adapter.dropout",
+        "adapter.ranks",
+        "adapter.alphas",
+        "training.beta1",
+        "training.beta2",
+        "training.epsilon",
+    ]
+    assert all("has no effect" in problem for problem in found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "adapter: {kind: full, layers: 2, side: first}\ntraining: {optimizer: adafactor}",
+        "training: {schedule: wsd, steps: 20, warmup_steps: 10, decay_share: 0.5}",
+        "training: {patience: 3, validate_every: 50, steps: 200, report_to: [tensorboard, wandb, trackio]}",
+    ],
+)
+def test_what_goes_together(text: str) -> None:
+    assert to_dict(parse(text)) == to_dict(parse(dump_blueprint(parse(text))))
 
 
 def test_wrong_fields_hide_no_contradiction_in_another_section() -> None:
@@ -273,7 +320,7 @@ def sections(cls: Any) -> st.SearchStrategy[Any]:
 
 def consistent(blueprint: Blueprint) -> Blueprint:
     """The same blueprint without its contradictions."""
-    training, split, match, copies = blueprint.training, blueprint.split, blueprint.match, blueprint.expression.copies
+    split, match, copies = blueprint.split, blueprint.match, blueprint.expression.copies
     mix = blueprint.framing.mix
     return dataclasses.replace(
         blueprint,
@@ -289,12 +336,35 @@ def consistent(blueprint: Blueprint) -> Blueprint:
         ),
         split=dataclasses.replace(split, valid=split.valid / 2, test=split.test / 2),
         export=dataclasses.replace(blueprint.export, quantize=("F16", "Q4_K_M")[: len(blueprint.export.quantize)]),
-        training=dataclasses.replace(
-            training,
-            warmup_steps=min(training.warmup_steps, training.steps - 1),
-            min_learning_rate=min(training.min_learning_rate, training.learning_rate),
-        ),
+        adapter=consistent_adapter(blueprint.adapter),
+        training=consistent_training(blueprint.training, blueprint.adapter.kind),
     )
+
+
+def consistent_adapter(adapter: AdapterSection) -> AdapterSection:
+    if adapter.layers == "all":
+        adapter = dataclasses.replace(adapter, side="last")
+    if adapter.kind == "full":
+        return AdapterSection(
+            adapter.kind, rank=adapter.rank, alpha=adapter.alpha, layers=adapter.layers, side=adapter.side
+        )
+    return adapter
+
+
+def consistent_training(training: TrainingSection, kind: str) -> TrainingSection:
+    changes: dict[str, Any] = {
+        "warmup_steps": min(training.warmup_steps, training.steps - 1),
+        "min_learning_rate": min(training.min_learning_rate, training.learning_rate),
+        "b_ratio": 1.0 if kind == "full" else training.b_ratio or 1.0,
+        "patience": None,
+        "report_to": ("wandb", "trackio")[: len(training.report_to)],
+    }
+    if training.optimizer in ("adafactor", "lion"):
+        changes |= {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+    if training.schedule == "constant":
+        changes["min_learning_rate"] = 0.0
+    changes["decay_share"] = 0.0 if training.schedule == "wsd" else 0.2
+    return dataclasses.replace(training, **changes)
 
 
 @settings(max_examples=50, deadline=None)

@@ -311,15 +311,17 @@ def test_a_new_run_needs_genome_or_data_and_a_model(inputs: Path, tiny_model: Pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_damaged_checkpoint_is_told_and_its_advice_works(
+def test_checkpoints_of_which_none_is_whole_are_told_and_the_advice_works(
     begun: Path, fail: Fail, capfd: pytest.CaptureFixture[str]
 ) -> None:
     report(capfd, "train", begun)
     (begun / "adapters/adapters.safetensors").unlink()
-    checkpoint = begun / "training/checkpoints/step-000006/adapters.safetensors"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-1] + b"\x7f")
+    checkpoints = sorted((begun / "training/checkpoints").glob("*/adapters.safetensors"))
+    for checkpoint in checkpoints:
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-1] + b"\x7f")
     error = fail("train", begun)
-    assert "the checkpoint is missing or damaged" in error
+    assert "no checkpoint is whole; missing or damaged: step-000006/adapters.safetensors" in error
+    assert error.count("/adapters.safetensors") == len(checkpoints) == 3
     assert f"remove {begun / 'training'} and train again from the start" in error
     shutil.rmtree(begun / "training")
     assert report(capfd, "train", begun)["report"]["resumed_at"] == 0

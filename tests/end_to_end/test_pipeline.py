@@ -16,7 +16,7 @@ import safetensors.numpy
 import torch
 import transformers
 
-from chrysalis_mlx.adapters.files import load_mlx
+from chrysalis_mlx.adapters.files import load_adapter
 from chrysalis_mlx.backends import load
 from chrysalis_mlx.batches.packing import assemble
 from chrysalis_mlx.batches.tokens import read_segments
@@ -107,7 +107,7 @@ def test_the_exported_files_are_proved(grown: tuple[Path, str]) -> None:
 def test_fused_in_transformers_and_mlx_lm_has_the_logits_of_base_and_adapter(grown: tuple[Path, str]) -> None:
     workspace = Workspace.open(grown[0])
     spec = workspace.adapter_spec()
-    arrays = load_mlx(grown[0] / "adapters", spec)
+    arrays = load_adapter(grown[0] / "adapters", spec)
     assert all(array.any() for array in arrays.values())
     segments = read_segments(grown[0] / "corpus/test.jsonl", workspace.model.tokenizer, 128)
     tokens = segments[0].tokens

@@ -84,10 +84,16 @@ def test_a_damaged_configuration_is_an_error(copy: Path, text: str, words: str) 
         ModelDirectory.open(copy)
 
 
-@pytest.mark.parametrize("key", ["quantization", "quantization_config"])
-def test_a_quantized_model_is_refused(copy: Path, key: str) -> None:
-    configure(copy, **{key: {"bits": 4}})
-    with pytest.raises(ModelError, match=r"the model is quantized(.|\n)*use the original"):
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"quantization": {"mode": "nvfp4"}}, "quantized as nvfp4 with 4 bits in groups of 16"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantized by gptq"),
+    ],
+)
+def test_a_quantization_that_is_not_read_here_is_refused(copy: Path, settings: dict[str, Any], words: str) -> None:
+    configure(copy, **settings)
+    with pytest.raises(ModelError, match=rf"the model is {words}, which cannot be trained here(.|\n)*config\.json"):
         ModelDirectory.open(copy)
 
 

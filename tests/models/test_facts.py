@@ -11,6 +11,7 @@ import pytest
 
 from chrysalis_mlx.errors import ModelError
 from chrysalis_mlx.models.facts import ModelFacts, read_facts, resolve_facts
+from tests import tiny
 from tests.gguf.parity import export
 from tests.models.published import PUBLISHED, write_published
 from tests.models.test_source import Hub, resolve
@@ -78,6 +79,13 @@ def test_a_quantized_model(tmp_path: Path) -> None:
     facts = resolve_facts(str(write_published(tmp_path / "Qwen3-4B-4bit", source)))
     assert (facts.name, facts.bits, facts.variant) == ("Qwen3-4B-4bit", 4, "instruct")
     assert facts.weight_bytes == PUBLISHED[source][1] // 2
+
+
+def test_a_directory_that_mlx_lm_quantized(tiny_model: Path, tmp_path: Path) -> None:
+    directory = tiny.quantized(tiny_model, tmp_path / "tiny-3bit", bits=3)
+    original, facts = resolve_facts(str(tiny_model)), resolve_facts(str(directory))
+    assert (facts.parameters, facts.bits, facts.variant) == (original.parameters, 3, original.variant)
+    assert facts.weight_bytes == original.parameters * 3 // 8
 
 
 def test_the_language_model_of_a_larger_one(tmp_path: Path) -> None:

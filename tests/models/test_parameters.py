@@ -82,24 +82,16 @@ def test_weights_are_counted_as_the_formula_says(tmp_path: Path, tie: bool) -> N
     assert counted(model.checkpoint(), model.config) == estimated(model.config)
 
 
-@pytest.mark.parametrize("bits", [3, 4, 8])
-def test_packed_weights_count_as_what_they_stand_for(tmp_path: Path, tiny_model: Path, bits: int) -> None:
-    import mlx.core as mx
-    import mlx.nn as nn
-    import mlx_lm
-
-    model, _ = mlx_lm.load(str(tiny_model))
+@pytest.mark.parametrize("settings", [{"bits": 3}, {"bits": 4}, {"bits": 8}, {"mode": "mxfp4"}, {"mode": "mxfp8"}])
+def test_packed_weights_count_as_what_they_stand_for(
+    tmp_path: Path, tiny_model: Path, settings: dict[str, Any]
+) -> None:
     original = Checkpoint.open(tiny_model)
     parameters = sum(int(np.prod(original.shape(name))) for name in original.names)
-    nn.quantize(model, group_size=32, bits=bits)
-    from mlx.utils import tree_flatten
-
-    (tmp_path / "packed").mkdir()
-    mx.save_safetensors(str(tmp_path / "packed" / "model.safetensors"), dict(tree_flatten(model.parameters())))
-    packed = Checkpoint.open(tmp_path / "packed")
+    settings = {"bits": 8 if settings.get("mode") == "mxfp8" else 4, **settings}
+    packed = Checkpoint.open(tiny.quantized(tiny_model, tmp_path / "packed", **settings))
     assert any(packed.dtype(name) == "U32" for name in packed.names)
-    config = {"model_type": "llama", "tie_word_embeddings": True, "quantization": {"group_size": 32, "bits": bits}}
-    assert counted(packed, config) == parameters
+    assert counted(packed, {"model_type": "llama", "tie_word_embeddings": True}) == parameters
 
 
 def test_tied_weights_count_once_and_buffers_not_at_all(tmp_path: Path) -> None:

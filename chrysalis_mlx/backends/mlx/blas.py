@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import functools
 import hashlib
 import importlib.util
 import os
@@ -32,6 +33,9 @@ void cblas_sgemm(int order, int transA, int transB, int m, int n, int k, float a
 """
 
 
+_serving: list[ctypes.CDLL] = []
+
+
 def preload() -> str | None:
     """Load OpenBLAS globally. Must run before `mlx.core` is imported; elsewhere than on Linux it does nothing.
 
@@ -46,8 +50,22 @@ def preload() -> str | None:
         except OSError:
             continue
         if hasattr(loaded, "cblas_sgemm"):
+            _serving.append(loaded)
             return str(library)
     return None
+
+
+def use_threads(count: int) -> None:
+    """How many threads a matrix product takes from now on, at most what OpenBLAS began with."""
+    for name in ("openblas_set_num_threads", "scipy_openblas_set_num_threads"):
+        for library in _serving:
+            if hasattr(library, name):
+                getattr(library, name)(min(count, _threads_at_first(library, name)))
+
+
+@functools.cache
+def _threads_at_first(library: ctypes.CDLL, setter: str) -> int:
+    return int(getattr(library, setter.replace("_set_", "_get_"))())
 
 
 def _candidates() -> Iterator[str | Path]:

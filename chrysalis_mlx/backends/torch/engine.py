@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,19 @@ import numpy.typing as npt
 import torch
 
 from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec
-from chrysalis_mlx.backends.base import DEFAULT_ADAMW, AdamW, StepResult
-from chrysalis_mlx.backends.torch.adapter import assign, attach, parameters, values
+from chrysalis_mlx.backends.base import (
+    DEFAULT_OPTIMIZER,
+    OptimizerSettings,
+    OptimizerState,
+    StepResult,
+    World,
+    always,
+)
+from chrysalis_mlx.backends.torch.adapter import Parameters, assign, attach, dropouts, values
 from chrysalis_mlx.backends.torch.loss import loss_sum
-from chrysalis_mlx.backends.torch.model import load_model, logits
+from chrysalis_mlx.backends.torch.model import checkpoint_layers, head_of, hidden_states, load_model
+from chrysalis_mlx.backends.torch.optimizer import Optimizer
 from chrysalis_mlx.batches.packing import Batch
-
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Engine:
@@ -34,21 +41,25 @@ class Engine:
         arrays: AdapterArrays | None = None,
         *,
         dtype: str = "auto",
-        optimizer: AdamW = DEFAULT_ADAMW,
+        optimizer: OptimizerSettings = DEFAULT_OPTIMIZER,
+        gradient_checkpointing: bool = False,
+        seed: int = 0,
     ) -> None:
         self._model, self._dtype = load_model(directory, dtype)
-        self._settings = optimizer
+        self._parameters: Parameters = {}
         if spec is not None and arrays is not None:
-            self._model = attach(self._model, spec, arrays)
-        self._parameters = parameters(self._model)
-        trained = list(self._parameters.values()) or [torch.nn.Parameter(torch.zeros(1))]
-        self._optimizer = torch.optim.AdamW(
-            trained,
-            lr=0.0,
-            betas=(optimizer.beta1, optimizer.beta2),
-            eps=optimizer.epsilon,
-            weight_decay=optimizer.weight_decay,
-        )
+            self._parameters = attach(self._model, spec, arrays)
+        self._dropouts = dropouts(self._model)
+        if gradient_checkpointing:
+            checkpoint_layers(self._model)
+        self._head = head_of(self._model)
+        self._settings = optimizer
+        self._optimizer = Optimizer(optimizer, self._parameters)
+        self._seed = seed
+
+    @classmethod
+    def world(cls) -> World:
+        return World()
 
     @property
     def dtype(self) -> str:
@@ -56,7 +67,9 @@ class Engine:
 
     def logits(self, batch: Batch) -> npt.NDArray[np.float32]:
         with torch.no_grad():
-            return logits(self._model, batch).float().numpy()
+            hidden = hidden_states(self._model, batch)
+            logits: npt.NDArray[np.float32] = torch.stack([self._head(row) for row in hidden]).float().numpy()
+        return logits
 
     def loss(self, batch: Batch) -> tuple[float, int]:
         with torch.no_grad():
@@ -65,53 +78,72 @@ class Engine:
     def gradients(self, batches: Sequence[Batch]) -> tuple[StepResult, AdapterArrays]:
         result = self._accumulate(batches)
         gradients = values({name: parameter.grad for name, parameter in self._parameters.items()})
-        self._optimizer.zero_grad()
+        self._clear()
         return result, gradients
 
-    def step(self, batches: Sequence[Batch], learning_rate: float) -> StepResult:
+    def step(
+        self, batches: Sequence[Batch], learning_rate: float, accept: Callable[[StepResult], bool] = always
+    ) -> StepResult:
         result = self._accumulate(batches)
-        clip = min(1.0, self._settings.max_grad_norm / (result.grad_norm + 1e-6))
-        for parameter in self._parameters.values():
-            assert parameter.grad is not None
-            parameter.grad.mul_(clip)
-        self._optimizer.param_groups[0]["lr"] = learning_rate
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        return result
+        applied = accept(result)
+        if applied:
+            self._optimizer.step(learning_rate, self._settings.clip(result.grad_norm))
+        self._clear()
+        return StepResult(result.loss, result.targets, result.grad_norm, applied)
 
     def adapter(self) -> AdapterArrays:
         return values(self._parameters)
 
-    def optimizer_state(self) -> dict[str, npt.NDArray[np.float32]]:
-        states = {name: self._optimizer.state.get(parameter, {}) for name, parameter in self._parameters.items()}
-        steps = [state["step"].item() for state in states.values() if state]
-        moments = {
-            f"{moment}.{name}": state.get(moment, torch.zeros_like(self._parameters[name])).numpy().copy()
-            for name, state in states.items()
-            for moment in _MOMENTS
-        }
-        return {"step": np.array([max(steps, default=0.0)], np.float32), **moments}
+    def optimizer_state(self) -> OptimizerState:
+        return self._optimizer.state()
 
-    def restore(self, arrays: AdapterArrays, state: dict[str, npt.NDArray[np.float32]]) -> None:
-        assign(self._model, arrays)
-        for name, parameter in self._parameters.items():
-            moments = {moment: torch.from_numpy(state[f"{moment}.{name}"].copy()) for moment in _MOMENTS}
-            self._optimizer.state[parameter] = {"step": torch.tensor(float(state["step"][0])), **moments}
+    def restore(self, arrays: AdapterArrays, state: OptimizerState) -> None:
+        assign(self._parameters, arrays)
+        self._optimizer.restore(state)
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        return list(values)
 
     def peak_memory(self) -> int:
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
     def _loss_sum(self, batch: Batch) -> torch.Tensor:
-        return loss_sum(logits(self._model, batch), torch.from_numpy(batch.targets), torch.from_numpy(batch.mask))
+        hidden = hidden_states(self._model, batch)
+        return loss_sum(hidden, torch.from_numpy(batch.targets), torch.from_numpy(batch.mask), self._head)
 
     def _accumulate(self, batches: Sequence[Batch]) -> StepResult:
-        """Sum losses and gradients of the micro-batches, then divide by all their targets."""
-        total, count = 0.0, max(sum(batch.target_count for batch in batches), 1)
-        for batch in batches:
-            value = self._loss_sum(batch)
-            (value / count).backward()  # type: ignore[no-untyped-call]
+        """Sum losses and gradients of the micro-batches, divided by all their targets."""
+        total, count = 0.0, sum(batch.target_count for batch in batches)
+        for index, batch in enumerate(batches):
+            with self._dropping(index):
+                value = self._loss_sum(batch)
+                (value / max(count, 1)).backward()  # type: ignore[no-untyped-call]
             total += value.item()
+        for parameter in self._parameters.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
-        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt().item()
-        return StepResult(total / count, count, norm)
+        norm = torch.nn.utils.get_total_norm(gradients).item()
+        return StepResult(total / max(count, 1), count, norm)
+
+    @contextmanager
+    def _dropping(self, micro_batch: int) -> Iterator[None]:
+        """Dropout on; its draws follow from seed, step and micro-batch, and leave no trace in torch's generator."""
+        if not self._dropouts:
+            yield
+            return
+        drawn = np.random.SeedSequence([self._seed, self._optimizer.steps, micro_batch]).generate_state(1, np.uint64)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(drawn[0]))
+            for layer in self._dropouts:
+                layer.train()
+            try:
+                yield
+            finally:
+                for layer in self._dropouts:
+                    layer.eval()
+
+    def _clear(self) -> None:
+        for parameter in self._parameters.values():
+            parameter.grad = None
