@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chrysalis_mlx.adapters.spec import AdapterSpec, resolve_adapter
+from chrysalis_mlx.adapters.spec import AdapterSpec
+from chrysalis_mlx.blueprint.adapter import adapter_spec
 from chrysalis_mlx.blueprint.library import find_blueprint
 from chrysalis_mlx.blueprint.load import dump_blueprint, load_blueprint, to_dict
 from chrysalis_mlx.blueprint.match import best_blueprint
@@ -258,20 +259,7 @@ def _adapter_spec(blueprint: Blueprint, model: ModelDirectory) -> AdapterSpec:
     linears = model.layer_linears()
     if not linears:
         raise ModelError("the model has no linear layers under model.layers.N", where=model.path)
-    return resolve_adapter(
-        section.kind,
-        section.rank,
-        section.alpha,
-        section.layers,
-        section.modules,
-        linears,
-        side=section.side,
-        rslora=section.rslora,
-        dropout=section.dropout,
-        ranks=section.ranks,
-        alphas=section.alphas,
-        weights=model.layer_weights() if section.kind == "full" else None,
-    )
+    return adapter_spec(section, linears, model.layer_weights() if section.kind == "full" else None)
 
 
 def _check_fit(blueprint: Blueprint, model: ModelDirectory) -> None:

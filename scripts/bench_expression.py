@@ -26,13 +26,14 @@ from typing import Any
 import numpy as np
 
 from chrysalis_mlx import backends
-from chrysalis_mlx.adapters.spec import initialize, resolve_adapter
+from chrysalis_mlx.adapters.spec import initialize
 from chrysalis_mlx.backends.base import Engine
 from chrysalis_mlx.backends.measure import measure
 from chrysalis_mlx.batches.order import PackedRows
 from chrysalis_mlx.batches.packing import Batch
 from chrysalis_mlx.batches.rows import Row, read_rows
 from chrysalis_mlx.batches.tokens import Segment, segments
+from chrysalis_mlx.blueprint.adapter import adapter_spec
 from chrysalis_mlx.blueprint.library import find_blueprint
 from chrysalis_mlx.blueprint.load import load_blueprint
 from chrysalis_mlx.blueprint.schema import Blueprint, FramingSection, MixSection
@@ -110,20 +111,8 @@ class Bench:
         steps = -(-len(rows) // per_step)
         section = replace(section, steps=steps, seed=seed, validate_every=steps, checkpoint_every=steps)
         adapter = self.blueprint.adapter
-        spec = resolve_adapter(
-            adapter.kind,
-            adapter.rank,
-            adapter.alpha,
-            adapter.layers,
-            adapter.modules,
-            self.model.layer_linears(),
-            side=adapter.side,
-            rslora=adapter.rslora,
-            dropout=adapter.dropout,
-            ranks=adapter.ranks,
-            alphas=adapter.alphas,
-            weights=self.model.layer_weights() if adapter.kind == "full" else None,
-        )
+        weights = self.model.layer_weights() if adapter.kind == "full" else None
+        spec = adapter_spec(adapter, self.model.layer_linears(), weights)
         engine = backends.load(self.backend)(
             self.model.path,
             spec,

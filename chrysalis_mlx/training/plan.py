@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from chrysalis_mlx import backends
-from chrysalis_mlx.adapters.spec import AdapterSpec, initialize, resolve_adapter
+from chrysalis_mlx.adapters.spec import AdapterSpec, initialize
 from chrysalis_mlx.batches.packing import Batch, assemble
 from chrysalis_mlx.batches.tokens import Segment
+from chrysalis_mlx.blueprint.adapter import adapter_spec
 from chrysalis_mlx.blueprint.schema import AdapterSection, Blueprint, TrainingSection
 from chrysalis_mlx.errors import BlueprintError, ModelError, TrainingError
 from chrysalis_mlx.models.checkpoint import Checkpoint
@@ -112,18 +113,7 @@ class Base:
         Raises:
             BlueprintError: it names modules or layers that the model does not have.
         """
-        return resolve_adapter(
-            section.kind,
-            section.rank,
-            section.alpha,
-            section.layers,
-            section.modules,
-            self.linears,
-            side=section.side,
-            ranks=section.ranks,
-            alphas=section.alphas,
-            weights={f"{name}.weight": shape for name, shape in self.linears.items()},
-        )
+        return adapter_spec(section, self.linears, {f"{name}.weight": shape for name, shape in self.linears.items()})
 
     def memory(self, spec: AdapterSpec, section: TrainingSection, device: Device) -> Memory:
         """What a training takes."""
