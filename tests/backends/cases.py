@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from chrysalis_mlx import backends
 from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec, Kind, initialize, resolve_adapter
-from chrysalis_mlx.backends.base import Engine
+from chrysalis_mlx.backends.base import Engine, OptimizerName, OptimizerSettings
 from chrysalis_mlx.batches.packing import Batch, assemble
 from chrysalis_mlx.batches.tokens import Segment
 from chrysalis_mlx.models.directory import ModelDirectory
@@ -59,6 +59,32 @@ def packed() -> list[Batch]:
 def alone() -> list[Batch]:
     """The segments of `packed()`, one by one."""
     return [assemble([[piece]], len(piece.tokens)) for piece in segments(12, 17, 9, 30, 5)]
+
+
+def assert_same(found: Mapping[str, npt.NDArray[Any]], expected: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Every array, bit for bit."""
+    assert found.keys() == expected.keys()
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def assert_goes_on_bit_for_bit(case: Case, backend: str, optimizer: OptimizerName, slots: set[str]) -> None:
+    """Two steps, and two more in another engine that was put there, are four steps of one; `slots` of its state."""
+    options = {"optimizer": OptimizerSettings(optimizer, weight_decay=0.1, b_ratio=4.0), "seed": 5}
+    rates = (1e-3, 3e-3, 2e-3, 1e-3)
+    whole, first, second = (case.engine(backend, **options) for _ in range(3))
+    losses = [whole.step(packed(), rate).loss for rate in rates]
+    assert [first.step(packed(), rate).loss for rate in rates[:2]] == losses[:2]
+    second.step(packed(), 0.1)  # whatever it was before, it is not after
+    second.restore(first.adapter(), first.optimizer_state())
+    assert [second.step(packed(), rate).loss for rate in rates[2:]] == losses[2:]
+    assert_same(second.adapter(), whole.adapter())
+    assert_same(second.optimizer_state(), whole.optimizer_state())
+    state = whole.optimizer_state()
+    assert state.pop("step").tolist() == [4.0]
+    assert {key.split(".", 1)[0] for key in state} <= slots
+    assert {key.split(".", 1)[1] for key in state} == case.arrays.keys()
+    assert any(not np.array_equal(array, case.arrays[name]) for name, array in whole.adapter().items())
 
 
 def difference(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:

@@ -10,14 +10,23 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from chrysalis_mlx.adapters.spec import AdapterArrays
 from chrysalis_mlx.backends.base import OptimizerName, OptimizerSettings, StepResult, World
 from chrysalis_mlx.backends.mlx import attention, rows
 from chrysalis_mlx.backends.mlx.engine import Engine
 from chrysalis_mlx.batches.packing import Batch, assemble
 from chrysalis_mlx.errors import BackendError, ModelError
 from tests import tiny
-from tests.backends.cases import ROW, TOLERANCE, Case, adapted, difference, packed, segments
+from tests.backends.cases import (
+    ROW,
+    TOLERANCE,
+    Case,
+    adapted,
+    assert_goes_on_bit_for_bit,
+    assert_same,
+    difference,
+    packed,
+    segments,
+)
 
 OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw", "adam", "adafactor", "lion", "muon")
 SLOTS = {
@@ -40,32 +49,11 @@ def engine_of(case: Case, **options: Any) -> Engine:
     return engine
 
 
-def assert_same(found: AdapterArrays, expected: AdapterArrays) -> None:
-    assert found.keys() == expected.keys()
-    for name, array in found.items():
-        np.testing.assert_array_equal(array, expected[name], err_msg=name)
-
-
 @pytest.mark.parametrize("kind", ["lora", "dora", "full"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_restored_run_goes_on_bit_for_bit(directory: Path, kind: Any, name: OptimizerName) -> None:
     case = adapted(directory, kind, ["all-linear"], **({} if kind == "full" else {"dropout": 0.3}))
-    options = {"optimizer": OptimizerSettings(name, weight_decay=0.1, b_ratio=4.0), "seed": 5}
-    rates = (1e-3, 3e-3, 2e-3, 1e-3)
-    whole = engine_of(case, **options)
-    losses = [whole.step(packed(), rate).loss for rate in rates]
-    first = engine_of(case, **options)
-    assert [first.step(packed(), rate).loss for rate in rates[:2]] == losses[:2]
-    second = engine_of(case, **options)
-    second.step(packed(), 0.1)  # whatever it was before, it is not after
-    second.restore(first.adapter(), first.optimizer_state())
-    assert [second.step(packed(), rate).loss for rate in rates[2:]] == losses[2:]
-    assert_same(second.adapter(), whole.adapter())
-    assert_same(second.optimizer_state(), whole.optimizer_state())
-    state = whole.optimizer_state()
-    assert state.pop("step").tolist() == [4.0]
-    assert {key.split(".", 1)[0] for key in state} <= SLOTS[name]
-    assert {key.split(".", 1)[1] for key in state} == case.arrays.keys()
+    assert_goes_on_bit_for_bit(case, "mlx", name, SLOTS[name])
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -20,7 +20,7 @@ from chrysalis_mlx.backends.torch.model import positions
 from chrysalis_mlx.batches.packing import Batch
 from chrysalis_mlx.errors import BackendError, ModelError
 from tests import tiny
-from tests.backends.cases import TOLERANCE, Case, adapted, difference, packed
+from tests.backends.cases import TOLERANCE, Case, adapted, assert_goes_on_bit_for_bit, assert_same, difference, packed
 
 OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw", "adam", "adafactor", "muon")
 SLOTS = {
@@ -48,12 +48,6 @@ def engine_of(case: Case, **options: Any) -> Engine:
     return engine
 
 
-def assert_same(found: AdapterArrays, expected: AdapterArrays) -> None:
-    assert found.keys() == expected.keys()
-    for name, array in found.items():
-        np.testing.assert_array_equal(array, expected[name], err_msg=name)
-
-
 def changed(found: AdapterArrays, before: AdapterArrays) -> bool:
     return any(not np.array_equal(array, before[name]) for name, array in found.items())
 
@@ -62,23 +56,7 @@ def changed(found: AdapterArrays, before: AdapterArrays) -> bool:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_restored_run_goes_on_bit_for_bit(directory: Path, kind: Any, name: OptimizerName) -> None:
     case = adapted(directory, kind, ["all-linear"], dropout=0.3)
-    options = {"optimizer": OptimizerSettings(name, weight_decay=0.1, b_ratio=4.0), "seed": 5}
-    rates = (1e-3, 3e-3, 2e-3, 1e-3)
-    whole = engine_of(case, **options)
-    losses = [whole.step(packed(), rate).loss for rate in rates]
-    first = engine_of(case, **options)
-    assert [first.step(packed(), rate).loss for rate in rates[:2]] == losses[:2]
-    second = engine_of(case, **options)
-    second.step(packed(), 0.1)  # whatever it was before, it is not after
-    second.restore(first.adapter(), first.optimizer_state())
-    assert [second.step(packed(), rate).loss for rate in rates[2:]] == losses[2:]
-    assert_same(second.adapter(), whole.adapter())
-    assert_same(second.optimizer_state(), whole.optimizer_state())
-    state = whole.optimizer_state()
-    assert state.pop("step").tolist() == [4.0]
-    assert {key.split(".", 1)[0] for key in state} <= SLOTS[name]
-    assert {key.split(".", 1)[1] for key in state} == case.arrays.keys()
-    assert changed(whole.adapter(), case.arrays)
+    assert_goes_on_bit_for_bit(case, "torch", name, SLOTS[name])
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -18,7 +18,7 @@ class LoRALinear(nn.Module):
 
     Args:
         dtype: that the base computes in.
-        dropout: share of `x` that the low-rank path does not see, after `drop_by` was given a key.
+        dropout: share of `x` that the low-rank path does not see, after `use` was given a key.
     """
 
     def __init__(

@@ -39,10 +39,10 @@ def packed_attention(
     forward, backward = _rules(scale, segments, window)
     attend: Any = mx.custom_function(forward)
 
-    @attend.vjp  # type: ignore[untyped-decorator]
     def pull(primals: list[mx.array], cotangents: list[mx.array], outputs: list[mx.array]) -> tuple[mx.array, ...]:
         return backward(*primals, cotangents[0], *outputs)
 
+    attend.vjp(pull)
     output: mx.array = attend(queries, keys, values)[0]
     return output
 

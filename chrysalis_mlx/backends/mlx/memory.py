@@ -8,7 +8,7 @@ from functools import cache
 
 import mlx.core as mx
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 _CACHE_SHARE = 8
 
 
@@ -19,6 +19,7 @@ def prepare_memory() -> None:
     On Metal the weights are wired, so that the system does not swap them out, and the cache of freed buffers is held to
     an eighth of what the GPU may use. On Linux freed arrays stay with the process: by default the C library gives each
     large one back to the system, and the system clears every page of the next one, which costs as much as computing it.
+    One arena serves all threads: the others' arenas give large arrays back whatever the thresholds say.
     """
     if mx.metal.is_available():
         working_set = int(mx.device_info()["max_recommended_working_set_size"])
@@ -26,11 +27,6 @@ def prepare_memory() -> None:
         mx.set_cache_limit(working_set // _CACHE_SHARE)
     elif sys.platform == "linux":
         libc = ctypes.CDLL(None)
-        libc.mallopt(-8, 1)
+        libc.mallopt(_M_ARENA_MAX, 1)
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def peak_memory() -> int:
-    """Most bytes that MLX's arrays held at a time so far."""
-    return int(mx.get_peak_memory())

@@ -194,26 +194,28 @@ class _Checkpointed:
 def _use_our_kernels(model: nn.Module) -> None:
     """Put our attention, and on a CPU our gate, where the modules of this model look for mlx-lm's.
 
-    Each file of an mlx-lm model imports both by name. Ours serve packed rows; any other caller gets mlx-lm's.
+    Each file of an mlx-lm model imports both by name.
     """
     for module in {sys.modules[type(part).__module__] for part in model.modules()}:
         theirs = getattr(module, _ATTENTION, None)
-        if theirs is not None and not hasattr(theirs, "packed"):
-            setattr(module, _ATTENTION, _serving_packed_rows(theirs))
+        if theirs is not None and not isinstance(theirs, _Attention):
+            setattr(module, _ATTENTION, _Attention(theirs))
         if on_cpu() and hasattr(module, _SWIGLU):
             setattr(module, _SWIGLU, swiglu)
 
 
-def _serving_packed_rows(theirs: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    def attention(
-        queries: mx.array, keys: mx.array, values: mx.array, cache: Any, scale: float, mask: Any, **more: Any
+class _Attention:
+    """Our attention for packed rows, and mlx-lm's for any other caller."""
+
+    def __init__(self, theirs: Callable[..., mx.array]) -> None:
+        self._theirs = theirs
+
+    def __call__(
+        self, queries: mx.array, keys: mx.array, values: mx.array, cache: Any, scale: float, mask: Any, **more: Any
     ) -> mx.array:
         if not isinstance(cache, PackedMask) or any(value is not None for value in more.values()):
-            return theirs(queries, keys, values, cache=cache, scale=scale, mask=mask, **more)
+            return self._theirs(queries, keys, values, cache=cache, scale=scale, mask=mask, **more)
         return packed_attention(queries, keys, values, scale=scale, segments=cache.segments, window=cache.window(mask))
-
-    attention.packed = True  # type: ignore[attr-defined]
-    return attention
 
 
 def _repeats(module: Any) -> int:

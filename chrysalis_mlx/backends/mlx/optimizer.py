@@ -21,7 +21,7 @@ class Optimizer:
 
     Args:
         settings: its name and hyper-parameters.
-        shapes: the trained arrays, name to number of dimensions.
+        dimensions: of the trained arrays, by name.
     """
 
     def __init__(self, settings: OptimizerSettings, dimensions: Mapping[str, int]) -> None:

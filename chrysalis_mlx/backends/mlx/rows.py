@@ -119,7 +119,11 @@ def _own() -> dict[int, Callable[..., Any]]:
 
 def _forget(number: int) -> None:
     for lane in _Lane.started:
-        lane.submit(lambda: _own().pop(number, None) and None)
+        lane.submit(partial(_let_go, number))
+    _let_go(number)
+
+
+def _let_go(number: int) -> None:
     _own().pop(number, None)
 
 
