@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -177,6 +179,21 @@ def test_an_error_in_a_lane_comes_out(directory: Path) -> None:
 
     with pytest.raises(ValueError, match="here"):
         rows.in_lanes(packed()[0], 16, fail)
+
+
+def test_the_program_ends_well_while_lanes_are_at_work() -> None:
+    program = (
+        "from chrysalis_mlx import backends; backends.load('mlx')\n"
+        "import mlx.core as mx\n"
+        "from chrysalis_mlx.backends.mlx import rows\n"
+        "def work():\n"
+        "    for _ in range(200):\n"
+        "        mx.eval(mx.ones((200, 200)) @ mx.ones((200, 200)))\n"
+        "for lane in rows._lanes():\n"
+        "    lane.submit(work)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_no_targets_and_no_batches_give_no_gradient(directory: Path) -> None:

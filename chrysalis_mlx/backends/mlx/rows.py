@@ -7,6 +7,7 @@ On a GPU all rows go together.
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import queue
@@ -128,9 +129,10 @@ def _let_go(number: int) -> None:
 
 
 class _Lane(threading.Thread):
-    """A thread that works off one task after the other.
+    """A thread that works off one task after the other until the program ends.
 
-    It never ends: MLX's streams belong to the thread that uses them, and the process is not to end before them.
+    It must end before the interpreter does, which takes threads that are at work away from under MLX, and aborts; and
+    MLX's streams must end in the thread that they belong to.
     """
 
     started: ClassVar[list[_Lane]] = []
@@ -138,8 +140,9 @@ class _Lane(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.started.append(self)
-        self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self.start()
+        atexit.register(self._end)
 
     def submit(self, task: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
@@ -147,13 +150,19 @@ class _Lane(threading.Thread):
         return future
 
     def run(self) -> None:
-        while True:
-            future, task = self._tasks.get()
+        while (given := self._tasks.get()) is not None:
+            future, task = given
             try:
                 future.set_result(task())
             except BaseException as error:
                 future.set_exception(error)
-            del future, task  # what they hold is large
+            del given, future, task  # what they hold is large
+        _own().clear()
+        mx.clear_streams()
+
+    def _end(self) -> None:
+        self._tasks.put(None)
+        self.join()
 
 
 def _evaluated(tree: T) -> T:
