@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from chrysalis_mlx import backends
 from chrysalis_mlx.adapters.files import load_adapter
-from chrysalis_mlx.adapters.merge import MergedSource
 from chrysalis_mlx.adapters.spec import initialize
 from chrysalis_mlx.backends.base import Engine
 from chrysalis_mlx.batches.order import PackedRows
 from chrysalis_mlx.batches.packing import Batch
+from chrysalis_mlx.batches.rows import read_rows, texts_of
 from chrysalis_mlx.batches.tokens import Segment, read_segments
 from chrysalis_mlx.blueprint.load import to_dict
 from chrysalis_mlx.corpus.build import corpus_of_data, corpus_of_genome
@@ -20,13 +21,16 @@ from chrysalis_mlx.corpus.select.patterns import pattern_rule
 from chrysalis_mlx.corpus.write import write_corpus
 from chrysalis_mlx.errors import RunError
 from chrysalis_mlx.evaluation.compare import compare
-from chrysalis_mlx.export.export import export_model
+from chrysalis_mlx.export.calibration import Texts, spread
+from chrysalis_mlx.export.export import Request, export_model
+from chrysalis_mlx.export.lineage import Lineage
+from chrysalis_mlx.export.tuned import Tuned
 from chrysalis_mlx.genome.history import History
 from chrysalis_mlx.genome.stage import is_built_from, lock_beside, make_genome, read_fresh_lock
 from chrysalis_mlx.gguf.quantize import file_type
 from chrysalis_mlx.machine import choose_backend, memory_bytes
 from chrysalis_mlx.progress import Progress, silent
-from chrysalis_mlx.run import Run, atomic_path, write_json
+from chrysalis_mlx.run import Run, atomic_path, sha256_file, write_json
 from chrysalis_mlx.training.plan import Base, mlx_device, require_fit
 from chrysalis_mlx.training.stage import optimizer_settings, train_stage
 from chrysalis_mlx.workspace import Workspace
@@ -150,44 +154,60 @@ def evaluate(workspace: Workspace, backend: str = "auto", *, progress: Progress 
 
 
 def fuse(
-    workspace: Workspace, quantize: Sequence[str] = (), backend: str = "auto", *, progress: Progress = silent
+    workspace: Workspace,
+    quantize: Sequence[str] = (),
+    backend: str = "auto",
+    *,
+    imatrix: Path | None = None,
+    verify: bool = True,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Stage 5: the fused model in fused/, and in export/ its GGUF files, proved in llama.cpp, and a Modelfile.
+    """Stage 5: the fused model in fused/, and in export/ its GGUF files, proved in llama.cpp, and what goes with them.
 
     Args:
         quantize: GGUF types to write instead of the blueprint's.
+        imatrix: an importance matrix to use instead of one of the run's own training text.
+        verify: prove every file; without, all keep the name `*.unverified.gguf`.
 
     Returns:
         the stage's record.
 
     Raises:
         RunError: the training has not finished.
-        ExportError: there is no such type.
+        ExportError: there is no such type, or the model cannot be exported.
         VerificationError: a file does not do what the trained model does; it keeps the name `*.unverified.gguf`.
     """
     run, section = workspace.run, workspace.blueprint.export
     types = tuple(file_type(name).name for name in dict.fromkeys(quantize or section.quantize))
     choice = choose_backend(_asked_or_recorded(workspace, backend))
     inputs = workspace.input_hashes("export") | run.output_hashes("corpus") | run.output_hashes("train")
-    inputs |= {"types": " ".join(types), "backend": choice.name}
+    inputs |= {"types": " ".join(types), "backend": choice.name, "verify": str(verify)}
+    inputs |= {"imatrix": sha256_file(imatrix)} if imatrix else {}
     if run.is_done("fuse", inputs):
         return run.stage("fuse") | {"skipped": True}
     with run.recording("fuse", inputs) as record:
-        arrays = load_adapter(run.path("adapters"), workspace.adapter_spec())
         record["report"], record["outputs"] = export_model(
             run.directory,
-            workspace.model,
-            MergedSource(workspace.model.checkpoint(), workspace.adapter_spec(), arrays),
-            section,
-            types,
-            metadata=_metadata(workspace),
-            open_trained=lambda: _engine(workspace, choice.name, tuned=True),
-            open_fused=lambda path: backends.load(choice.name)(path, dtype="float32"),
-            held_out=_segments(workspace, "test"),
-            row_length=workspace.blueprint.training.row_length,
+            tuned_of(workspace),
+            Request(types, section, imatrix, verify),
+            _texts(workspace),
+            partial(_open_exported, choice.name),
+            evaluation=run.stage("eval").get("report"),
             progress=progress,
         )
     return run.stage("fuse") | {"skipped": False}
+
+
+def tuned_of(workspace: Workspace) -> Tuned:
+    """A run's base and its adapter.
+
+    Raises:
+        RunError: the training has not finished.
+    """
+    spec = workspace.adapter_spec()
+    workspace.run.require("train")
+    arrays = load_adapter(workspace.run.path("adapters"), spec)
+    return Tuned(workspace.model, Lineage.of_run(workspace.run), spec, arrays)
 
 
 def grow(
@@ -310,15 +330,21 @@ def _engine(workspace: Workspace, backend: str, *, tuned: bool) -> Engine:
     )
 
 
-def _metadata(workspace: Workspace) -> dict[str, str | int | float]:
-    record = workspace.run.record
-    return {
-        "general.name": f"{Path(record['model']['source']).stem} {workspace.blueprint.name}",
-        "general.description": workspace.blueprint.description or workspace.blueprint.name,
-        "chrysalis.version": record["chrysalis_mlx"],
-        **{f"chrysalis.{name}.sha256": sha256 for name, sha256 in workspace.material.items()},
-        "chrysalis.blueprint.name": workspace.blueprint.name,
-        "chrysalis.blueprint.sha256": record["blueprint"]["sha256"],
-        "chrysalis.model.source": record["model"]["source"],
-        "chrysalis.seed": record["seed"],
-    }
+def _open_exported(backend: str, directory: Path, tuned: Tuned | None) -> Engine:
+    """A model in float32, with its adapter where there is one."""
+    spec, arrays = (tuned.spec, tuned.arrays) if tuned and tuned.spec else (None, None)
+    return backends.load(backend)(directory, spec, arrays, dtype="float32")
+
+
+def _texts(workspace: Workspace) -> Texts:
+    """Held-out texts to measure on, lines of all of them, and training texts for the importance matrix."""
+    corpus = workspace.run.path("corpus")
+    files = (corpus / f"{side}.jsonl" for side in ("test", "valid", "train"))
+    tokens = workspace.blueprint.export.imatrix_tokens
+    return Texts(
+        held_out=_segments(workspace, "test"),
+        corpus=[text for path in files for row in read_rows(path) for text in texts_of(row)],
+        calibration=spread(_segments(workspace, "train"), tokens) if tokens else (),
+        name=f"{workspace.blueprint.name}: corpus/train.jsonl",
+        row_length=workspace.blueprint.training.row_length,
+    )

@@ -18,12 +18,12 @@ from chrysalis_mlx.errors import CorpusError, ModelError, RunError, UsageError
 from chrysalis_mlx.genome.history import History
 from chrysalis_mlx.genome.manifest import copy_manifest
 from chrysalis_mlx.genome.text.format import genome_identity
-from chrysalis_mlx.gguf.hyperparameters import Hyperparameters
+from chrysalis_mlx.gguf import architectures
 from chrysalis_mlx.machine import memory_bytes
 from chrysalis_mlx.models.directory import ModelDirectory
 from chrysalis_mlx.models.facts import resolve_facts
 from chrysalis_mlx.models.source import resolve_model
-from chrysalis_mlx.run import Run, sha256_files, sha256_json, write_text
+from chrysalis_mlx.run import Run, sha256_file, sha256_files, sha256_json, write_text
 
 # What `grow --sources` has put into the directory before the run begins.
 GENOME_FILES = ("genome.txt", "genome.json")
@@ -242,6 +242,7 @@ def _material(origin: Origin, directory: Path, blueprint: Blueprint) -> dict[str
         "folder": str(folder),
         "sha256": copy_manifest(origin.genome, manifest).sha256,
     }
+    record["manifest"] = sha256_file(manifest)
     if blueprint.framing.mix.history:
         history = History(manifest, folder, max_commits=blueprint.framing.max_commits)
         record["history"] = history.fingerprint()
@@ -264,7 +265,7 @@ def _adapter_spec(blueprint: Blueprint, model: ModelDirectory) -> AdapterSpec:
 
 def _check_fit(blueprint: Blueprint, model: ModelDirectory) -> None:
     """Architecture, row length and adapter, before anything is spent on them."""
-    Hyperparameters.from_config(model.plain_config)  # what cannot be exported is not worth training
+    architectures.for_config(model.plain_config)  # what cannot be exported is not worth training
     if blueprint.training.row_length > model.context_length:
         raise CorpusError(
             f"training.row_length is {blueprint.training.row_length}, the model's context has {model.context_length}",

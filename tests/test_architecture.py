@@ -30,7 +30,8 @@ ROOMS = {
     "export": f"errors progress run gguf {DATA} corpus backends machine",
     "workspace": f"errors run gguf {DATA} backends machine",
     "pipeline": f"errors progress run gguf {DATA} {STAGES} backends machine workspace",
-    "cli": f"errors progress run gguf {DATA} {STAGES} backends machine workspace pipeline",
+    "conversion": f"errors progress run gguf {DATA} export backends machine",
+    "cli": f"errors progress run gguf {DATA} {STAGES} backends machine workspace pipeline conversion",
     "__main__": "cli",
 }
 

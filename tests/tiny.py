@@ -289,7 +289,8 @@ def tiny_gemma3(
     own = {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 8, "sliding_window_pattern": 2}
     settings = transformers.Gemma3TextConfig(**_sizes(layers, vocab_size), **{**own, **_common(pre, config)})
     _write(directory, transformers.Gemma3ForCausalLM, settings, pre, seed)
-    return _publish(directory, rope_theta=1e6, rope_local_base_freq=1e4, sliding_window_pattern=2)
+    pattern = config.get("sliding_window_pattern", 2)
+    return _publish(directory, rope_theta=1e6, rope_local_base_freq=1e4, sliding_window_pattern=pattern)
 
 
 def tiny_phi3(
@@ -323,6 +324,39 @@ def tiny_granite(
     settings = transformers.GraniteConfig(**_sizes(layers, vocab_size), **{**own, **_common(pre, config)})
     _write(directory, transformers.GraniteForCausalLM, settings, pre, seed)
     return _publish(directory, rope_theta=1e4)
+
+
+def tiny_qwen3_moe(
+    directory: Path, *, layers: int = 2, vocab_size: int = 512, pre: str = "qwen2", seed: int = 0, **config: Any
+) -> Path:
+    """Qwen3MoeForCausalLM: two of six experts for a token, in every layer."""
+    import transformers
+
+    own = {"moe_intermediate_size": 48, "num_experts": 6, "num_experts_per_tok": 2, "head_dim": 32}
+    own |= {"norm_topk_prob": True}
+    settings = transformers.Qwen3MoeConfig(**_sizes(layers, vocab_size), **{**own, **_common(pre, config)})
+    return _write(directory, transformers.Qwen3MoeForCausalLM, settings, pre, seed)
+
+
+def tiny_smollm3(
+    directory: Path, *, layers: int = 4, vocab_size: int = 512, pre: str = "smollm", seed: int = 0, **config: Any
+) -> Path:
+    """SmolLM3ForCausalLM: the fourth layer knows no positions."""
+    import transformers
+
+    settings = transformers.SmolLM3Config(**_sizes(layers, vocab_size), **_common(pre, config))
+    return _write(directory, transformers.SmolLM3ForCausalLM, settings, pre, seed)
+
+
+def tiny_cohere2(
+    directory: Path, *, layers: int = 4, vocab_size: int = 512, pre: str = "smollm", seed: int = 0, **config: Any
+) -> Path:
+    """Cohere2ForCausalLM: three layers see 8 tokens with rotary positions, the fourth all of them without."""
+    import transformers
+
+    own = {"logit_scale": 0.25, "sliding_window": 8}
+    settings = transformers.Cohere2Config(**_sizes(layers, vocab_size), **{**own, **_common(pre, config)})
+    return _write(directory, transformers.Cohere2ForCausalLM, settings, pre, seed)
 
 
 def tiny_cohere(

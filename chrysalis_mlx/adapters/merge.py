@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
+from chrysalis_mlx.adapters.experts import Matrix, matrices
 from chrysalis_mlx.adapters.spec import AdapterSpec, Array
 from chrysalis_mlx.models.checkpoint import TensorSource
 
@@ -40,12 +42,30 @@ class MergedSource:
 
     def read(self, name: str) -> Array:
         """float32; the trained weight, or the base's with the adapter merged where there is one."""
+        shape = self.shape(name)
+        return self.rows(name, 0, math.prod(shape[:-1])).reshape(shape)
+
+    def rows(self, name: str, start: int, stop: int) -> Array:
+        """Some rows of the same; what is merged is merged row by row, DoRA's norms too."""
         if name in self._spec.weights:
-            return self._arrays[name]
-        weight: Array = self._base.read(name)
-        module = name.removesuffix(".weight")
+            trained = self._arrays[name]
+            return trained.reshape(-1, trained.shape[-1])[start:stop]
+        weight: Array = self._base.rows(name, start, stop)
+        pieces: list[Array] = []
+        for matrix in matrices(name, self._base.shape(name)):
+            first, last = max(start, matrix.start), min(stop, matrix.stop)
+            if first < last:
+                pieces.append(self._merged(matrix, weight[first - start : last - start], first - matrix.start))
+        if not pieces:
+            return weight
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _merged(self, matrix: Matrix, weight: Array, start: int) -> Array:
+        """Rows of one matrix, from `start` on, with its adapter where there is one."""
+        module = matrix.module
         adapted = self._spec.modules.get(module)
         if adapted is None:
             return weight
-        A, B = self._arrays[f"{module}.A"], self._arrays[f"{module}.B"]
-        return merge(adapted.scale, weight, A, B, self._arrays.get(f"{module}.m"))
+        rows = slice(start, start + len(weight))
+        A, B, m = self._arrays[f"{module}.A"], self._arrays[f"{module}.B"], self._arrays.get(f"{module}.m")
+        return merge(adapted.scale, weight, A, B[rows], None if m is None else m[rows])

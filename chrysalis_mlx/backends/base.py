@@ -7,7 +7,7 @@ names of `adapters/spec.py` and `batches/packing.py`, so that the engines can be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec
+from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec, Array
 from chrysalis_mlx.batches.packing import Batch
 
 OptimizerName = Literal["adamw", "adam", "adafactor", "lion", "muon"]
@@ -78,6 +78,19 @@ class StepResult:
     applied: bool = True
 
 
+@dataclass(frozen=True)
+class InputSquares:
+    """What went into one linear layer, column by column: the importance matrix's raw material.
+
+    Attributes:
+        sums: (matrices, in) float32, sums of squared inputs; one matrix, or one per expert.
+        counts: (matrices,) float32, the tokens that were summed; of an expert, those that were routed to it.
+    """
+
+    sums: npt.NDArray[np.float32]
+    counts: npt.NDArray[np.float32]
+
+
 def always(_: StepResult) -> bool:
     """Accepts every step."""
     return True
@@ -89,7 +102,8 @@ class Engine(Protocol):
     Args:
         directory: a Hugging Face model directory, or one that mlx-lm quantized.
         spec: the adapter; None runs the base model alone.
-        arrays: the adapter's values (A, B, m; of `full` the weights themselves), float32; required with `spec`.
+        arrays: the adapter's values (A, B, m; of `full` the weights themselves), float32; required with `spec`. Each
+            may be read from a file when it is asked for.
         dtype: of the frozen base; the adapter's masters are always float32.
         optimizer: its name and hyper-parameters.
         gradient_checkpointing: keep only the inputs of the layers for the backward pass and compute the rest again.
@@ -103,7 +117,7 @@ class Engine(Protocol):
         self,
         directory: Path,
         spec: AdapterSpec | None = None,
-        arrays: AdapterArrays | None = None,
+        arrays: Mapping[str, Array] | None = None,
         *,
         dtype: str = "auto",
         optimizer: OptimizerSettings = DEFAULT_OPTIMIZER,
@@ -124,6 +138,15 @@ class Engine(Protocol):
 
     def loss(self, batch: Batch) -> tuple[float, int]:
         """Sum of −log p over the batch's targets, in nats, and their number; of this process alone."""
+
+    def input_squares(self, batches: Iterable[Batch]) -> dict[str, InputSquares]:
+        """What goes into every linear layer inside the transformer layers, over all tokens but padding.
+
+        The adapter is applied, and nothing is changed. Of several processes each speaks of its own batches.
+
+        Returns:
+            by module name. Experts of one projection are one module, `model.layers.N.mlp.experts.gate_proj`.
+        """
 
     def gradients(self, batches: Sequence[Batch]) -> tuple[StepResult, AdapterArrays]:
         """Loss and unclipped gradients of one step, token-weighted over all its micro-batches; nothing is changed.
@@ -149,7 +172,7 @@ class Engine(Protocol):
         The slots of adam and adamw are called `exp_avg` and `exp_avg_sq` in both backends.
         """
 
-    def restore(self, arrays: AdapterArrays, state: OptimizerState) -> None:
+    def restore(self, arrays: Mapping[str, Array], state: OptimizerState) -> None:
         """Put adapter and optimizer back to what `adapter()` and `optimizer_state()` once gave."""
 
     def total(self, values: Sequence[float]) -> list[float]:

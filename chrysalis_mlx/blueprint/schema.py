@@ -284,7 +284,13 @@ class ExportSection:
     )
     dtype: Literal["float32", "float16", "bfloat16"] = option("float32", "of fused/; GGUF files do not depend on it")
     system: str | None = option(None, "system prompt written into the Modelfile")
+    messages: tuple[str, ...] = option(
+        (), "turns that Ollama puts before every conversation, the user's and the model's by turns"
+    )
     context: int | None = option(None, "num_ctx of the Modelfile; null: the model's own, at most 8192", minimum=16)
+    imatrix_tokens: int = option(
+        16384, "training tokens that the importance matrix is collected from; 0: none is made", minimum=0
+    )
     verify_lines: int = option(200, "corpus lines whose token ids are compared", minimum=1)
     verify_positions: int = option(256, "held-out positions whose distributions are compared", minimum=1)
 

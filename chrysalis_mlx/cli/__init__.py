@@ -34,7 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("chrysalis_mlx.cli.plan:command", "Tell what a training will take, before it is begun."),
     "train": ("chrysalis_mlx.cli.train:command", "Train the adapter on the corpus."),
     "eval": ("chrysalis_mlx.cli.eval:command", "Measure the base and the tuned model on the test texts."),
-    "fuse": ("chrysalis_mlx.cli.fuse:command", "Merge the adapter and write GGUF files, verified in llama.cpp."),
+    "fuse": ("chrysalis_mlx.cli.fuse:command", "Merge an adapter and write GGUF files, verified in llama.cpp."),
+    "lineage": ("chrysalis_mlx.cli.lineage:command", "Tell what a GGUF or a run was made from, and prove it."),
     "runs": ("chrysalis_mlx.cli.runs:command", "List runs: how far they are, and why some failed."),
     "generate": ("chrysalis_mlx.cli.generate:command", "Answer a prompt with the exported model."),
 }

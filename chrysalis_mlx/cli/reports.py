@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from chrysalis_mlx.cli.output import out, say, table
@@ -79,27 +80,40 @@ def _eval(run: Run, report: dict[str, Any]) -> None:
     out().print(f"on {report['base']['targets']:,} tokens; ratio {report['perplexity_ratio']:.4f}")
 
 
-def _fuse(run: Run, report: dict[str, Any]) -> None:
-    rows = [
-        (
-            entry["file"],
-            f"{entry['bytes'] / 1e6:.1f} MB",
-            f"{entry['bits_per_weight']:.2f}",
-            f"{entry['lines_equal']}/{entry['lines']}",
-            f"{entry['kl']:.1e}",
-            f"{entry['top1']:.1%}",
-        )
-        for entry in report["gguf"].values()
-    ]
-    out().print(table("export/", ">size", ">bits/weight", ">token ids", ">KL", ">top-1", rows=rows))
-    fused = report["fused"]
-    out().print(f"fused/ in {fused['dtype']}: logits within {fused['max_difference']:.1e} of the trained model's")
-    out().print(f"next: ollama create NAME -f {run.path('export', 'Modelfile')}", markup=False, soft_wrap=True)
+def show_export(directory: Path, report: Mapping[str, Any]) -> None:
+    """Print what an export wrote into a directory."""
+    rows = [_row(entry) for entry in report["gguf"].values()]
+    heads = (">size", ">bits/weight", ">token ids", ">KL", ">perplexity", ">top-1", "verdict")
+    out().print(table("export/", *heads, rows=rows))
+    fused, imatrix = report["fused"], report["imatrix"]
+    if fused:
+        difference = f"logits within {fused['max_difference']:.1e} of the trained model's"
+        out().print(f"fused/ in {fused['dtype']}: {difference}")
+    if imatrix:
+        out().print(f"importance matrix: {imatrix['file']}, of {', '.join(imatrix['datasets'])}", markup=False)
+    if adapter := report.get("adapter"):
+        say(f"adapter alone: {adapter}")
+    say(*(f"note: {note}" for note in report.get("notes", ())))
+    out().print(f"next: ollama create NAME -f {directory / 'export' / 'Modelfile'}", markup=False, soft_wrap=True)
+
+
+def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    size = (entry["file"], f"{entry['bytes'] / 1e6:.1f} MB", f"{entry['bits_per_weight']:.2f}")
+    if "kl" not in entry:
+        return (*size, "", "", "", "", "not verified")
+    return (
+        *size,
+        f"{entry['lines_equal']}/{entry['lines']}",
+        f"{entry['kl']:.1e}",
+        f"{entry['perplexity']:.4g}",
+        f"{entry['top1']:.1%}",
+        "verified",
+    )
 
 
 _REPORTS: dict[str, Callable[[Run, dict[str, Any]], None]] = {
     "corpus": _corpus,
     "train": _train,
     "eval": _eval,
-    "fuse": _fuse,
+    "fuse": lambda run, report: show_export(run.directory, report),
 }

@@ -1,14 +1,17 @@
-"""Writing the fused model: Hugging Face safetensors and GGUF files, one tensor in memory at a time."""
+"""Writing the tuned model: Hugging Face safetensors and GGUF files, a few rows in memory at a time."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from chrysalis_mlx.adapters.spec import Array
-from chrysalis_mlx.gguf.writer import Written, write_gguf
+from chrysalis_mlx.gguf.architectures import Value
+from chrysalis_mlx.gguf.writer import Plan, Written, write_plan
 from chrysalis_mlx.models.checkpoint import DType, TensorSource, write_checkpoint
 from chrysalis_mlx.models.directory import ModelDirectory
 from chrysalis_mlx.progress import Progress, silent
@@ -47,27 +50,15 @@ def write_fused(
 
 
 def write_unverified(
-    directory: Path,
-    type_name: str,
-    source: TensorSource,
-    model: ModelDirectory,
-    metadata: Mapping[str, str | int | float],
-    *,
-    progress: Progress = silent,
-) -> Written:
-    """Write `model-TYPE.unverified.gguf`; it gets its final name when it is proved (`gguf_path`)."""
-    path = gguf_path(directory, type_name).with_suffix(".unverified.gguf")
-    with atomic_path(path) as partial, progress(f"GGUF {type_name}", len(source.names), unit="tensor") as bar:
-        written = write_gguf(
-            partial,
-            source,
-            model.plain_config,
-            model.path,
-            type_name,
-            metadata=metadata,
-            progress=lambda name, done, total: bar.update(),
-        )
-    return Written(path, written.bytes, written.bits_per_weight, written.tensor_types)
+    directory: Path, plan: Plan, source: TensorSource, *, metadata: Mapping[str, Value], progress: Progress = silent
+) -> dict[str, Written]:
+    """Write `model-TYPE.unverified.gguf` for each type; one gets its final name when it is proved (`gguf_path`)."""
+    with ExitStack() as stack:
+        final = {name: gguf_path(directory, name).with_suffix(".unverified.gguf") for name in plan.types}
+        partial = {name: stack.enter_context(atomic_path(path)) for name, path in final.items()}
+        bar = stack.enter_context(progress(f"GGUF {', '.join(plan.types)}", plan.weights, unit="weight"))
+        written = write_plan(plan, partial, source, metadata=metadata, progress=bar.update)
+    return {name: dataclasses.replace(written[name], path=path) for name, path in final.items()}
 
 
 def gguf_path(directory: Path, type_name: str) -> Path:

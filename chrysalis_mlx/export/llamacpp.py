@@ -28,6 +28,8 @@ from chrysalis_mlx.errors import ExportError
 _LOG_LINES = 12
 _REQUEST_SECONDS = 900.0  # one long prompt through a 7B model on a slow processor
 _SHUTDOWN_SECONDS = 10.0
+_FORCE = 1e4  # a bias in nats that makes any token the likeliest
+_LEAST = -104.0  # below the smallest probability of a float32; llama.cpp says -3.4e38 of one that is 0
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class LlamaServer:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            env=_environment(),
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -171,26 +174,76 @@ class LlamaServer:
         Returns:
             ids and natural log probabilities, both (top,), most probable first.
         """
+        found = self._forced(token_ids, top, self._letter())
+        if found is None:
+            raise ExportError(f"llama.cpp gave no distribution for {len(token_ids)} tokens", where=self.file)
+        return found[0], found[1]
+
+    def target_logprobs(
+        self, token_ids: Sequence[int], top: int, target: int, vocabulary: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], float]:
+        """As `next_token_logprobs`, and the log probability of one token, however improbable.
+
+        Args:
+            target: id of the token.
+            vocabulary: its size; all of it is asked for where the target is half a character and not among the `top`.
+
+        Returns:
+            ids and natural log probabilities, both (top,), and the target's.
+        """
+        found = self._forced(token_ids, top, target)
+        if found is not None:
+            return found
+        ids, logprobs = self.next_token_logprobs(token_ids, top)
+        everything = (ids, logprobs) if target in ids else self.next_token_logprobs(token_ids, vocabulary)
+        return ids, logprobs, float(everything[1][everything[0] == target][0])
+
+    def stops_at(self, token_ids: Sequence[int], token: int) -> bool:
+        """Whether a generation that goes on from `token_ids` with `token` ends there."""
+        answer = self._post(
+            "/completion",
+            {
+                "prompt": [int(id) for id in token_ids],
+                "n_predict": 2,
+                "temperature": 0.0,
+                "samplers": ["temperature"],
+                "logit_bias": [[int(token), _FORCE]],
+                "cache_prompt": True,
+            },
+        )
+        return bool(answer["stop_type"] == "eos")
+
+    def _forced(
+        self, token_ids: Sequence[int], top: int, token: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], float] | None:
+        """The distribution's `top` and the log probability of `token`, which is made the next one.
+
+        None where the token is half a character: llama.cpp reports nothing before the character is whole.
+        """
         request = {
-            "prompt": [int(token) for token in token_ids],
+            "prompt": [int(id) for id in token_ids],
             "n_predict": 1,
             "n_probs": top,
             "temperature": 0.0,
             "samplers": ["temperature"],
             "post_sampling_probs": False,  # of the untouched logits: the bias below does not show in them
-            # llama.cpp reports nothing after a token that is half a character, so a plain letter is forced.
-            "logit_bias": [[self._letter(), 1e4]],
+            "logit_bias": [[int(token), _FORCE]],
             "cache_prompt": True,
         }
         answer = self._post("/completion", request)
-        if answer.get("truncated") or not answer.get("completion_probabilities"):
-            raise ExportError(f"llama.cpp gave no distribution for {len(token_ids)} tokens", where=self.file)
-        rows = answer["completion_probabilities"][0]["top_logprobs"]
+        if answer.get("truncated"):
+            raise ExportError(f"llama.cpp has no room for {len(token_ids)} tokens", where=self.file)
+        if not answer.get("completion_probabilities"):
+            return None
+        sampled = answer["completion_probabilities"][0]
+        rows = sampled["top_logprobs"]
         ids = np.array([row["id"] for row in rows], dtype=np.int64)
-        logprobs = np.array([row["logprob"] for row in rows], dtype=np.float64)
+        # Where the logits are not numbers, they come as null, and no bias makes a token the likeliest.
+        own = sampled["logprob"] if sampled["id"] == token else None
+        logprobs = np.maximum(np.array([own, *(row["logprob"] for row in rows)], dtype=np.float64), _LEAST)
         # llama.cpp adds up 49,152 probabilities in float32 and loses 1e-4 of them: no sum may exceed 1.
-        logprobs -= max(0.0, float(np.log(np.exp(logprobs).sum())))
-        return ids, logprobs.astype(np.float32)
+        logprobs -= max(0.0, float(np.log(np.exp(logprobs[1:]).sum())))
+        return ids, logprobs[1:].astype(np.float32), float(logprobs[0])
 
     def complete(
         self,
@@ -266,6 +319,16 @@ class LlamaServer:
         except (OSError, ValueError) as error:
             tail = "\n".join(self.log().splitlines()[-_LOG_LINES:])
             raise ExportError(f"llama.cpp failed at {path}: {error}\n{tail}".rstrip(), where=self.file) from error
+
+
+def _environment() -> dict[str, str]:
+    """The child's environment.
+
+    llama.cpp's threads meet hundreds of times a token, and on Linux they wait for each other in a loop that libgomp
+    lets run for milliseconds. Where another program wants a core too, that made a tiny model a hundred times slower.
+    """
+    own = dict(os.environ)
+    return own if "OMP_WAIT_POLICY" in own else {"GOMP_SPINCOUNT": "1000", **own}
 
 
 def _message(body: bytes) -> str:

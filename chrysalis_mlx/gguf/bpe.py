@@ -9,17 +9,18 @@ from typing import Any
 
 from chrysalis_mlx.errors import ExportError, ModelError
 from chrysalis_mlx.gguf import pretokenizers
-from chrysalis_mlx.gguf.vocabulary import (
-    BYTE_LEVEL,
+from chrysalis_mlx.gguf.agreement import Agreement
+from chrysalis_mlx.gguf.prompts import Prompts
+from chrysalis_mlx.gguf.special_tokens import (
+    SPECIAL_ROLES,
     TokenType,
-    Vocabulary,
     added_tokens,
     added_type,
-    chat_template,
     padded,
     special_ids,
     what_encoding_adds,
 )
+from chrysalis_mlx.gguf.vocabulary import BYTE_LEVEL, Vocabulary
 
 
 def is_byte_level(tokenizer: Mapping[str, Any]) -> bool:
@@ -32,24 +33,25 @@ def is_byte_level(tokenizer: Mapping[str, Any]) -> bool:
     return any(step and step.get("type") == "ByteLevel" for step in steps)
 
 
-def read(directory: Path, tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> Vocabulary:
+def read(directory: Path, tokenizer: Mapping[str, Any], config: Mapping[str, Any], chat: Prompts | None) -> Vocabulary:
     """The vocabulary of a tokenizer.json.
 
     Raises:
         ExportError: see `Vocabulary.from_directory`.
     """
+    from tokenizers import Tokenizer
+
+    file = directory / "tokenizer.json"
     model = tokenizer["model"]
     for key in ("byte_fallback", "continuing_subword_prefix", "end_of_word_suffix", "dropout"):
         if model.get(key):
-            raise ExportError(f"llama.cpp's byte-level BPE has no {key}", where=directory / "tokenizer.json")
-    pre = pretokenizers.find(tokenizer)
+            raise ExportError(f"llama.cpp's byte-level BPE has no {key}", where=file)
+    pre = pretokenizers.find(tokenizer, lambda text: list(Tokenizer.from_file(str(file)).encode(text).ids))
     added = added_tokens(directory, tokenizer)
     tokens = {int(token): (text, TokenType.NORMAL) for text, token in model["vocab"].items()}
     tokens |= {token.id: (token.content, added_type(token)) for token in added.values()}
     texts, types = zip(*padded(tokens, int(config["vocab_size"]), directory), strict=True)
-    if len(set(texts)) != len(texts):
-        raise ExportError("two ids of the tokenizer have the same text", where=directory / "tokenizer.json")
-    ids = special_ids(directory, config, {text: token for token, (text, _) in tokens.items()})
+    ids = special_ids(directory, config, tokens, "" if chat is None else chat.after_answer)
     add_bos, add_eos = what_encoding_adds(directory, ids)
     return Vocabulary(
         model=BYTE_LEVEL,
@@ -60,7 +62,15 @@ def read(directory: Path, tokenizer: Mapping[str, Any], config: Mapping[str, Any
         ids=ids,
         add_bos=add_bos,
         add_eos=add_eos,
-        chat_template=chat_template(directory),
+        chat_template=None if chat is None else chat.source,
+        agreement=Agreement(
+            nfc=pre.nfc,
+            special=tuple(token.content for token in added.values()),
+            lstrip=frozenset(token.content for token in added.values() if token.lstrip),
+            rstrip=frozenset(token.content for token in added.values() if token.rstrip),
+            pre_tokenizer=tokenizer.get("pre_tokenizer"),
+            in_llamacpp=pre.in_llamacpp,
+        ),
     )
 
 
@@ -91,11 +101,13 @@ def write(vocabulary: Vocabulary, directory: Path) -> None:
     except Exception as error:  # tokenizers raises nothing more precise
         raise ModelError(f"the GGUF's vocabulary does not make a tokenizer: {error}") from error
     tokenizer.save(str(directory / "tokenizer.json"))
-    special = {f"{role}_token": vocabulary.tokens[token] for role, token in vocabulary.ids.items()}
+    special = {
+        f"{role}_token": vocabulary.tokens[token] for role, token in vocabulary.ids.items() if role in SPECIAL_ROLES
+    }
     settings: dict[str, Any] = {
         # The class that takes tokenizer.json as it is: GPT2Tokenizer of transformers 5 drops the digit splitting.
         "tokenizer_class": "PreTrainedTokenizerFast",
-        **{f"{role}_token": special.get(f"{role}_token") for role in ("bos", "eos", "unk", "pad")},
+        **{f"{role}_token": special.get(f"{role}_token") for role in SPECIAL_ROLES},
         "add_bos_token": vocabulary.add_bos,
         "add_eos_token": vocabulary.add_eos,
         "add_prefix_space": False,

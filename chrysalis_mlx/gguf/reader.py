@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from chrysalis_mlx.errors import ModelError
-from chrysalis_mlx.gguf import bpe
-from chrysalis_mlx.gguf.hyperparameters import Hyperparameters
+from chrysalis_mlx.gguf import architectures, bpe
+from chrysalis_mlx.gguf.imported import config_of
 from chrysalis_mlx.gguf.rope import ROPE_FREQS
 from chrysalis_mlx.gguf.vocabulary import Vocabulary
 from chrysalis_mlx.models.checkpoint import SINGLE_FILE, Array, write_checkpoint
@@ -42,19 +42,19 @@ def import_gguf(file: Path, directory: Path) -> None:
 def _write(model: GGUFModel, directory: Path) -> None:
     bpe.write(model.vocabulary, directory)
     ids = model.vocabulary.ids
-    _write_json(directory / "config.json", {**model.hyperparameters.to_config(), **_ids(ids, ids.get("eos"))})
+    _write_json(directory / "config.json", {**model.config, **_ids(ids, ids.get("eos"))})
     ends = list(dict.fromkeys(token for token in (ids.get("eos"), model.end_of_turn) if token is not None))
     _write_json(directory / "generation_config.json", _ids(ids, ends[0] if len(ends) == 1 else ends))
     write_checkpoint(directory / SINGLE_FILE, {name: model.shape(name) for name in model.names}, model.read)
 
 
 class GGUFModel:
-    """The weights of a GGUF under their Hugging Face names, in float32; a `TensorSource`.
+    """The weights of a GGUF under their Hugging Face names, in float32.
 
     Attributes:
         file: where it was read from.
         names: Hugging Face tensor names, in layer order.
-        hyperparameters: what config.json will say.
+        config: what config.json will say.
         vocabulary: what the tokenizer will be.
         end_of_turn: id of a second end token, if the file names one.
     """
@@ -68,12 +68,10 @@ class GGUFModel:
         if embedding is None:
             raise ModelError("the GGUF has no token_embd.weight: it is not a whole model")
         self.vocabulary = Vocabulary.from_gguf(fields)
-        self.hyperparameters = Hyperparameters.from_gguf(
-            fields, set(tensors), vocab=_shape(embedding)[0], factors=factors
-        )
+        self.config = config_of(fields, set(tensors), vocab=_shape(embedding)[0], factors=factors)
         self.end_of_turn: int | None = fields.get("tokenizer.ggml.eot_token_id")
-        self._stored = self.hyperparameters.tensor_names()
-        self._shapes = self.hyperparameters.tensor_shapes()
+        family = architectures.for_config(self.config)
+        self._stored = {tensor.parts[0].source: tensor for tensor in family.tensors(()) if tensor.parts}
         self.names: list[str] = list(self._stored)
         self._check_tensors()
 
@@ -106,11 +104,13 @@ class GGUFModel:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor."""
-        return self._shapes[name]
+        return self._stored[name].shape
 
     def read(self, name: str) -> Array:
         """A tensor, dequantized to float32 and with its rows in Hugging Face's order."""
-        return self.hyperparameters.unpermuted(name, self._dequantize(self._tensors[self._stored[name]]))
+        stored = self._stored[name]
+        values = self._dequantize(self._tensors[stored.name])
+        return architectures.unpermute(values, stored.heads) if stored.heads else values
 
     def _dequantize(self, tensor: Any) -> Array:
         import gguf
@@ -139,7 +139,7 @@ class GGUFModel:
                 ) from None
 
     def _check_tensors(self) -> None:
-        wanted = {stored: self._shapes[name] for name, stored in self._stored.items()}
+        wanted = {stored.name: stored.shape for stored in self._stored.values()}
         for name, shape in wanted.items():
             if name not in self._tensors:
                 raise ModelError(f"the GGUF has no tensor {name}")
@@ -147,7 +147,7 @@ class GGUFModel:
                 raise ModelError(f"{name} has the shape {_shape(self._tensors[name])}, the metadata say {shape}")
         if strange := sorted(set(self._tensors) - set(wanted) - {ROPE_FREQS}):
             raise ModelError(
-                f"the GGUF has {len(strange)} tensors that {self.hyperparameters.rules.name} has no place for, "
+                f"the GGUF has {len(strange)} tensors that {self.config['architectures'][0]} has no place for, "
                 f"such as {strange[0]}"
             )
 

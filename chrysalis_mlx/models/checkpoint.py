@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from chrysalis_mlx.errors import ModelError
+from chrysalis_mlx.models.floats import from_bfloat16, to_bfloat16, to_float16
+from chrysalis_mlx.models.npz import npz_files, read_npz_header
 from chrysalis_mlx.models.quantized import Packing, beside, dequantize, find_packed
 
 Array = npt.NDArray[np.float32]
@@ -49,9 +51,17 @@ class TensorSource(Protocol):
     def read(self, name: str) -> Array:
         """The tensor as float32; a fresh array, or one that nobody writes to."""
 
+    def rows(self, name: str, start: int, stop: int) -> Array:
+        """Some rows of the tensor seen as a matrix, all leading axes flattened: (stop - start, in) float32.
+
+        A vector is one row. May be called by several threads at a time.
+        """
+
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """One tensor of a file: its dtype as the format names it, and the bytes that hold it, row by row."""
+
     file: Path
     dtype: str
     shape: tuple[int, ...]
@@ -70,7 +80,7 @@ class Checkpoint:
     """
 
     def __init__(
-        self, entries: Mapping[str, _Entry], files: Sequence[Path], packed: Mapping[str, Packing] | None = None
+        self, entries: Mapping[str, Entry], files: Sequence[Path], packed: Mapping[str, Packing] | None = None
     ) -> None:
         self._entries = dict(entries)
         self._packed = dict(packed or {})
@@ -80,16 +90,16 @@ class Checkpoint:
 
     @classmethod
     def open(cls, directory: Path) -> Checkpoint:
-        """Read the headers of model.safetensors, or of the shards that model.safetensors.index.json names.
+        """Read the headers of model.safetensors, of the shards that its index names, or of MLX's older weights.npz.
 
         Raises:
             ModelError: no weights, a missing shard, or a damaged or truncated file; packed weights that are not as
                 config.json says.
         """
         files = _weight_files(Path(directory))
-        entries: dict[str, _Entry] = {}
+        entries: dict[str, Entry] = {}
         for file in files:
-            for name, entry in _read_header(file).items():
+            for name, entry in read_entries(file).items():
                 if name in entries:
                     raise ModelError(
                         f"the tensor {name} is in two files of one model",
@@ -117,35 +127,52 @@ class Checkpoint:
         """
         return self._entry(name).dtype
 
+    def stored_dtype(self, name: str) -> str:
+        """The dtype that a weight's values have: of packed weights, that of their scales.
+
+        Raises:
+            ModelError: there is no such tensor.
+        """
+        return self.dtype(beside(name, "scales") if name in self._packed else name)
+
     def read(self, name: str) -> Array:
         """One tensor as a fresh float32 array; F32, F16 and BF16 exactly, F64 rounded, packed ones dequantized.
 
         Raises:
             ModelError: there is no such tensor, or it holds neither floats nor what can be dequantized.
         """
+        shape = self.shape(name)
+        return self.rows(name, 0, math.prod(shape[:-1])).reshape(shape)
+
+    def rows(self, name: str, start: int, stop: int) -> Array:
+        """Some rows of a tensor seen as a matrix, as `read` gives them; no other row is touched.
+
+        Raises:
+            ModelError: as `read`.
+        """
         entry = self._entry(name)
         if packing := self._packed.get(name):
-            return self._dequantized(name, packing)
+            return self._dequantized(name, packing, start, stop)
         if entry.dtype not in _FLOATS:
             raise ModelError(
                 f"the tensor {name} holds {entry.dtype}, not float32, float16 or bfloat16 weights",
                 where=entry.file,
                 fix="this looks like a quantized model whose config.json does not say how: use the unquantized one",
             )
-        raw = _map(entry, _FLOATS[entry.dtype])
-        values = from_bfloat16(raw) if entry.dtype == "BF16" else np.array(raw, dtype=np.float32)
-        return values.reshape(entry.shape)
+        raw = _map(entry, _FLOATS[entry.dtype], start, stop)
+        return from_bfloat16(raw) if entry.dtype == "BF16" else np.array(raw, dtype=np.float32)
 
-    def _dequantized(self, name: str, packing: Packing) -> Array:
+    def _dequantized(self, name: str, packing: Packing, start: int, stop: int) -> Array:
         entry, scales = self._entry(name), self._entry(beside(name, "scales"))
         if not packing.is_known:
             raise ModelError(f"the tensor {name} is quantized as {packing}, which cannot be read", where=entry.file)
-        words = _map(entry, "<u4").reshape(entry.shape)
+        words = _map(entry, "<u4", start, stop)
         if packing.mode == "affine":
-            return dequantize(words, self.read(beside(name, "scales")), self.read(beside(name, "biases")), packing)
-        return dequantize(words, _map(scales, "u1").reshape(scales.shape), None, packing)
+            groups, biases = (self.rows(beside(name, part), start, stop) for part in ("scales", "biases"))
+            return dequantize(words, groups, biases, packing)
+        return dequantize(words, _map(scales, "u1", start, stop), None, packing)
 
-    def _entry(self, name: str) -> _Entry:
+    def _entry(self, name: str) -> Entry:
         try:
             return self._entries[name]
         except KeyError:
@@ -196,39 +223,6 @@ def write_checkpoint(
         os.fsync(handle.fileno())
 
 
-def to_float16(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
-    """Round to float16.
-
-    Raises:
-        ModelError: a finite value is beyond 65504; `name` is the tensor it speaks of.
-    """
-    with np.errstate(over="ignore"):
-        half = values.astype(np.float16)
-    if not np.array_equal(np.isinf(half), np.isinf(values)):
-        raise ModelError(
-            f"the tensor {name} has values up to {np.abs(values).max():.6g}, too large for float16 (65504)",
-            fix="write bfloat16 or float32 instead",
-        )
-    return half
-
-
-def to_bfloat16(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-    """The bits of float32 values rounded to bfloat16, to nearest, ties to even; NaN stays NaN."""
-    values = np.ascontiguousarray(values, dtype=np.float32)
-    bits = values.view(np.uint32)
-    rounded = ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(
-        np.uint16
-    )
-    quiet = ((bits >> np.uint32(16)) | np.uint32(64)).astype(np.uint16)
-    result: npt.NDArray[np.uint16] = np.where(np.isnan(values), quiet, rounded)
-    return result
-
-
-def from_bfloat16(bits: npt.NDArray[np.uint16]) -> Array:
-    """float32 values of bfloat16 bits, exactly."""
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
-
-
 def _encode(name: str, values: npt.NDArray[Any], dtype: DType) -> npt.NDArray[Any]:
     if dtype == "float16":
         stored: npt.NDArray[Any] = to_float16(name, values)
@@ -239,15 +233,17 @@ def _encode(name: str, values: npt.NDArray[Any], dtype: DType) -> npt.NDArray[An
     return np.ascontiguousarray(stored).reshape(-1)
 
 
-def _map(entry: _Entry, storage: str) -> npt.NDArray[Any]:
-    """The elements of a tensor as they lie in its file, (n,).
+def _map(entry: Entry, storage: str, start: int, stop: int) -> npt.NDArray[Any]:
+    """Rows of a tensor as they lie in its file, (stop - start, in).
 
     Mapped for one read, so that the pages of earlier tensors do not count as ours.
     """
-    count = (entry.end - entry.start) // np.dtype(storage).itemsize
-    if count == 0:
-        return np.zeros(0, dtype=storage)
-    return np.memmap(entry.file, dtype=storage, mode="r", offset=entry.start, shape=(count,))
+    columns = entry.shape[-1] if entry.shape else 1
+    shape = (stop - start, columns)
+    if 0 in shape:
+        return np.zeros(shape, dtype=storage)
+    offset = entry.start + start * columns * np.dtype(storage).itemsize
+    return np.memmap(entry.file, dtype=storage, mode="r", offset=offset, shape=shape)
 
 
 def _weight_files(directory: Path) -> list[Path]:
@@ -255,6 +251,8 @@ def _weight_files(directory: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if not index.is_file():
+        if older := npz_files(directory):
+            return older
         raise ModelError(
             f"no {SINGLE_FILE} and no {INDEX_FILE}",
             where=directory,
@@ -276,7 +274,18 @@ def _weight_files(directory: Path) -> list[Path]:
     return [directory / name for name in names]
 
 
-def _read_header(file: Path) -> dict[str, _Entry]:
+def read_entries(file: Path) -> dict[str, Entry]:
+    """Every tensor of a .safetensors or .npz file in file order, without reading one; for `Checkpoint`.
+
+    Raises:
+        ModelError: the file is damaged or truncated, or holds an .npz that cannot be read where it lies.
+    """
+    if file.suffix == ".npz":
+        return {name: Entry(file, *member) for name, member in read_npz_header(file).items()}
+    return _read_header(file)
+
+
+def _read_header(file: Path) -> dict[str, Entry]:
     size = file.stat().st_size
     with file.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
@@ -298,12 +307,12 @@ def _read_header(file: Path) -> dict[str, _Entry]:
     return dict(sorted(entries.items(), key=lambda item: item[1].start))
 
 
-def _entry(file: Path, fields: Any, base: int) -> _Entry:
+def _entry(file: Path, fields: Any, base: int) -> Entry:
     start, end = (int(offset) for offset in fields["data_offsets"])
     shape = tuple(int(length) for length in fields["shape"])
     if not 0 <= start <= end or min(shape, default=0) < 0:
         raise ValueError(f"offsets {start} to {end}, shape {shape}")
-    return _Entry(file, str(fields["dtype"]), shape, base + start, base + end)
+    return Entry(file, str(fields["dtype"]), shape, base + start, base + end)
 
 
 def _damaged(file: Path, why: str) -> ModelError:

@@ -109,10 +109,10 @@ def _gguf_facts(file: Path) -> ModelFacts:
     parameters = sum(math.prod(model.shape(name)) for name in model.names)
     return _facts(
         file.stem,
-        model.hyperparameters.rules.model_type,
+        model.config["model_type"],
         (parameters, "counted in its weights"),
         bool(model.vocabulary.chat_template),
-        model.hyperparameters.context,
+        model.config["max_position_embeddings"],
         None,
     )
 

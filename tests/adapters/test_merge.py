@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from chrysalis_mlx.adapters.merge import MergedSource, merge
-from chrysalis_mlx.adapters.spec import Adapted, AdapterSpec, Array
+from chrysalis_mlx.adapters.spec import Adapted, AdapterSpec, Array, Kind
 
 NAME, OTHER = (f"model.layers.{layer}.self_attn.q_proj" for layer in (0, 1))
+MODULE = Adapted(6, 5, 2, 3.0, 1.5)
 
 
 def arrays(seed: int = 0) -> dict[str, Array]:
@@ -45,7 +46,7 @@ def test_a_fresh_adapter_changes_nothing() -> None:
 
 
 class Base:
-    """A base of a few tensors."""
+    """A base of a few tensors: a `TensorSource`."""
 
     def __init__(self, tensors: dict[str, Array]) -> None:
         self.tensors, self.names = tensors, tuple(tensors)
@@ -55,6 +56,10 @@ class Base:
 
     def read(self, name: str) -> Array:
         return self.tensors[name]
+
+    def rows(self, name: str, start: int, stop: int) -> Array:
+        tensor = self.tensors[name]
+        return tensor.reshape(-1, tensor.shape[-1])[start:stop]
 
 
 def test_a_merged_source_changes_adapted_weights_only_and_leaves_the_base_alone() -> None:
@@ -82,3 +87,46 @@ def test_of_a_full_fine_tuning_the_trained_weights_are_read() -> None:
     assert np.array_equal(source.read(f"{NAME}.weight"), b["W"])
     assert np.array_equal(source.read(f"{NAME}.bias"), b["m"])
     assert np.array_equal(source.read(f"{OTHER}.weight"), a["W"])
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "full"])
+def test_rows_are_those_of_the_whole(kind: Kind) -> None:
+    a, b = arrays(), arrays(1)
+    base = Base({f"{NAME}.weight": a["W"], f"{NAME}.bias": a["m"]})
+    held, spec = {f"{NAME}.{part}": b[part] for part in "ABm"}, AdapterSpec(kind, 2, 3.0, {NAME: MODULE})
+    if kind == "lora":
+        del held[f"{NAME}.m"]
+    if kind == "full":
+        held = {f"{NAME}.weight": b["W"], f"{NAME}.bias": b["m"]}
+        spec = AdapterSpec(kind, 2, 3.0, {}, weights={name: array.shape for name, array in held.items()})
+    source = MergedSource(base, spec, held)
+    whole = source.read(f"{NAME}.weight")
+    assert whole.shape == (6, 5)
+    assert np.abs(whole - a["W"]).max() > 0.1
+    for start, stop in [(0, 6), (0, 1), (2, 5), (5, 6), (3, 3)]:
+        assert source.rows(f"{NAME}.weight", start, stop) == pytest.approx(whole[start:stop], rel=1e-6, abs=1e-6)
+    vector = source.read(f"{NAME}.bias")
+    assert vector.shape == (6,)
+    assert np.array_equal(vector, b["m"] if kind == "full" else a["m"])
+    assert np.array_equal(source.rows(f"{NAME}.bias", 0, 1), vector[None])
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_rows_of_stacked_experts_cross_from_one_to_the_next(kind: Kind) -> None:
+    block, parts = "model.layers.0.mlp", ("gate_proj", "up_proj")
+    names = [f"{block}.experts.{expert}.{part}" for expert in range(3) for part in parts]
+    own = {name: arrays(seed) for seed, name in enumerate(names)}
+    stacked = np.concatenate([own[name]["W"] for name in names]).reshape(3, 12, 5)
+    adapted = [name for name in names if name != names[2]]
+    held = {f"{name}.{part}": own[name][part] for name in adapted for part in ("AB" if kind == "lora" else "ABm")}
+    spec = AdapterSpec(kind, 2, 3.0, dict.fromkeys(adapted, MODULE))
+    source = MergedSource(Base({f"{block}.experts.gate_up_proj": stacked}), spec, held)
+    wanted = [
+        merge(1.5, of["W"], of["A"], of["B"], of["m"] if kind == "dora" else None) if name in adapted else of["W"]
+        for name, of in own.items()
+    ]
+    whole = source.read(f"{block}.experts.gate_up_proj")
+    assert np.array_equal(whole, np.concatenate(wanted).reshape(3, 12, 5))
+    for start, stop in [(0, 36), (4, 9), (11, 25), (12, 18), (35, 36), (7, 7)]:
+        found = source.rows(f"{block}.experts.gate_up_proj", start, stop)
+        assert found == pytest.approx(whole.reshape(36, 5)[start:stop], rel=1e-6, abs=1e-6)

@@ -60,15 +60,15 @@ Metrics.append = stop
 """
 AT_TENSOR = """
 from chrysalis_mlx.adapters.merge import MergedSource
-read, seen = MergedSource.read, []
+rows, seen = MergedSource.rows, []
 
-def stop(self, name):
+def stop(self, name, *span):
     seen.append(name)
     if len(seen) == {number}:
         wait()
-    return read(self, name)
+    return rows(self, name, *span)
 
-MergedSource.read = stop
+MergedSource.rows = stop
 """
 # The program, made to kill itself before or after the nth call of a function, or when half of a file is written. Each
 # start is a fork of one process that has imported everything and computed nothing: importing takes most of the time.

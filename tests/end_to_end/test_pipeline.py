@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import torch
 import transformers
 
 from chrysalis_mlx.adapters.files import load_adapter
+from chrysalis_mlx.adapters.foreign import open_adapter
 from chrysalis_mlx.backends import load
 from chrysalis_mlx.batches.packing import assemble
 from chrysalis_mlx.batches.tokens import read_segments
@@ -32,6 +34,7 @@ PROMISED = {
     *("adapters/peft/adapter_model.safetensors", "adapters/peft/adapter_config.json"),
     *("fused/config.json", "fused/model.safetensors", "fused/tokenizer.json", "fused/tokenizer_config.json"),
     *("export/model-F16.gguf", "export/model-Q4_K_M.gguf", "export/Modelfile", "export/verification.json"),
+    *("export/adapter.gguf", "export/imatrix.gguf", "export/README.md"),
     "training/metrics.jsonl",
 }
 
@@ -68,7 +71,12 @@ def test_the_record_tells_what_the_run_was_made_of(grown: tuple[Path, str], inpu
     run = grown[0]
     record = json.loads((run / "run.json").read_text())
     genome = inputs / "genome.txt"
-    assert record["genome"] == {"path": str(genome), "folder": str(inputs), "sha256": sha256_file(genome)}
+    assert record["genome"] == {
+        "path": str(genome),
+        "folder": str(inputs),
+        "sha256": sha256_file(genome),
+        "manifest": sha256_file(run / "genome.json"),
+    }
     assert record["model"]["source"] == str(tiny_model)
     assert record["backend"]["name"] == "mlx"
     for name, stage in record["stages"].items():
@@ -177,6 +185,55 @@ def test_fuse_writes_the_types_that_are_asked_for(run: Path, capfd: pytest.Captu
     assert value["report"]["gguf"]["BF16"]["kl"] < 2e-3
     assert finals(run) >= {"export/model-F32.gguf", "export/model-BF16.gguf"}
     assert (run / "export/Modelfile").read_text().startswith("FROM ./model-BF16.gguf\n")
+
+
+def test_the_export_says_where_it_comes_from(
+    grown: tuple[Path, str], inputs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = grown[0]
+    proved = report(capfd, "lineage", run / "export/model-Q4_K_M.gguf")
+    assert {check["state"] for check in proved["proof"]["checks"]} == {"ok"}
+    assert proved["keys"]["chrysalis.genome.sha256"] == sha256_file(inputs / "genome.txt")
+    card = (run / "export/README.md").read_text()
+    assert card.startswith("---\n")
+    assert "model-Q4_K_M.gguf" in card
+    imatrix = json.loads((run / "export/verification.json").read_text())["imatrix"]
+    assert imatrix["datasets"] == ["e2e: corpus/train.jsonl"]
+
+
+def test_the_adapter_alone_in_every_form(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    value = report(capfd, "fuse", run, "--adapter-only")
+    assert value["written"] == {
+        "gguf": str(run / "export/adapter.gguf"),
+        "peft": str(run / "export/peft"),
+        "mlx": str(run / "export/mlx"),
+    }
+    spec = Workspace.open(run).adapter_spec()
+    model = Workspace.open(run).model
+    trained = load_adapter(run / "adapters", spec)
+    for form in ("peft", "mlx"):
+        found_spec, found = open_adapter(run / "export" / form, model)
+        assert found_spec.shapes().keys() == spec.shapes().keys()
+        assert all(np.array_equal(found[name], trained[name]) for name in trained)
+
+
+def test_ollama_is_given_the_export(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A program in Ollama's place, which is not to be had here: it shows what it was given."""
+    program = tmp_path / "bin/ollama"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$PWD" "$@" > {tmp_path}/said\ncat Modelfile >> {tmp_path}/said\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    status, out, err = call(capfd, "fuse", run, "--ollama", "larva:e2e")
+    assert status == 0, err
+    said = (tmp_path / "said").read_text()
+    assert said == f"{run}/export create larva:e2e -f Modelfile\n" + (run / "export/Modelfile").read_text()
+    program.unlink()
+    status, out, err = call(capfd, "fuse", run, "--ollama", "larva:e2e")
+    assert status == 0, err
+    assert f"run: ollama create larva:e2e -f {run}/export/Modelfile" in out
 
 
 def test_an_unknown_type_is_told_and_the_finished_export_is_kept(run: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from chrysalis_mlx.genome.text.format import genome_identity
+from chrysalis_mlx.run import sha256_file
 from tests.corpus.genomes import prose
 from tests.end_to_end.inputs import BLUEPRINT, call, report
 from tests.genome.repositories import make_repository, put
@@ -42,6 +43,7 @@ def test_grow_from_sources(begun: list[str], tmp_path: Path, capfd: pytest.Captu
         "path": str(run / "genome.txt"),
         "folder": str(work),
         "sha256": genome_identity(run / "genome.txt").sha256,
+        "manifest": sha256_file(run / "genome.json"),
     }
     assert manifest["genome"]["sha256"] == record["sha256"]
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from chrysalis_mlx.export.fuse import write_fused, write_unverified
 from chrysalis_mlx.gguf.reader import import_gguf
+from chrysalis_mlx.gguf.writer import plan_gguf
 from chrysalis_mlx.models.checkpoint import Checkpoint
 from chrysalis_mlx.models.directory import ModelDirectory
 from tests import tiny
@@ -33,6 +34,9 @@ def test_a_fused_directory_is_not_quantized(tiny_model: Path, tmp_path: Path) ->
 
 def test_a_gguf_holds_what_packed_weights_stand_for(tiny_model: Path, tmp_path: Path) -> None:
     model = ModelDirectory.open(tiny.quantized(tiny_model, tmp_path / "model", mode="mxfp4"))
-    written = write_unverified(tmp_path, "F32", model.checkpoint(), model, {})
+    source = model.checkpoint()
+    plan = plan_gguf(source, model.plain_config, model.path).choose(["F32"], None)
+    written = write_unverified(tmp_path, plan, source, metadata={})["F32"]
+    assert written.path.name == "model-F32.unverified.gguf"
     import_gguf(written.path, tmp_path / "imported")
     assert_same(Checkpoint.open(tmp_path / "imported"), model.checkpoint())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from chrysalis_mlx.errors import ExportError
-from chrysalis_mlx.export.llamacpp import LlamaServer
+from chrysalis_mlx.export.llamacpp import LlamaServer, _environment
 from tests import tiny
 from tests.gguf.parity import export
 
@@ -55,6 +55,37 @@ def test_a_distribution_exists_after_every_token(server: LlamaServer) -> None:
         likeliest.add(int(ids[0]))
     half = set(server.tokenize("🦋", add_special=False)) | set(server.tokenize("東", add_special=False))
     assert likeliest & half
+
+
+def test_the_probability_of_a_target_is_exact_however_improbable(server: LlamaServer) -> None:
+    """Also of the end token, of half a character, and where only one token is reported beside it."""
+    ids, logprobs = server.next_token_logprobs([5, 6, 7], 512)
+    expected = dict(zip(ids.tolist(), logprobs.tolist(), strict=True))
+    halves = server.tokenize("🦋東", add_special=False)
+    for target in {2, int(ids[0]), int(ids[300]), int(ids[-1]), *halves}:
+        top, few, found = server.target_logprobs([5, 6, 7], 1, target, 512)
+        assert (top.tolist(), few.shape) == ([ids[0]], (1,))
+        assert few[0] == pytest.approx(logprobs[0], abs=1e-5)
+        assert found == pytest.approx(expected[target], abs=1e-5)
+
+
+def test_a_generation_stops_at_the_end_token_alone(server: LlamaServer) -> None:
+    start = server.tokenize("def")
+    assert server.stops_at(start, 2)  # <|im_end|>, eos
+    assert not server.stops_at(start, 1)  # <|im_start|>
+    assert not server.stops_at(start, server.tokenize("a")[0])
+    assert not server.stops_at(start, server.tokenize("🦋", add_special=False)[0])
+
+
+def test_threads_do_not_wait_in_a_loop_unless_the_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert _environment()["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert _environment()["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert "GOMP_SPINCOUNT" not in _environment()
 
 
 def test_greedy_text_is_the_chain_of_likeliest_tokens(server: LlamaServer) -> None:

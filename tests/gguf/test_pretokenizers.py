@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,60 +13,85 @@ import tokenizers
 from chrysalis_mlx.errors import ExportError, ModelError
 from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.gguf import pretokenizers
-from tests import tiny
-from tests.gguf.parity import export
+from chrysalis_mlx.gguf.hard_strings import HARD_STRINGS, special_token_strings
+from chrysalis_mlx.gguf.pretokenizer_hashes import NAMES, fingerprint
+from chrysalis_mlx.gguf.vocabulary import Vocabulary
+from tests import tiny, vocabularies
 
-HARD = [
-    "",
-    " ",
-    "Hello world",
-    " leading and trailing  ",
-    "a  b   c    d\t\te\n\nf \n g\r\nh\r",
-    "it's they're I'LL We'Ve DON'T o'clock 'tis 's",
-    "1 12 123 1234 12345 1234567 3.14159 1e-5 0x1F 10,000",
-    "x1y22z333 v2.0.1 2024-05-17T08:09:10Z",
-    "½ Ⅳ ² ١٢٣ ४५६ 一二三 ①②",
-    "Größe naïve café Ñandú ŒUVRE ß ﬁ",
-    "東京は日本の首都です。你好，世界！안녕하세요",
-    "Привет, мир! שלום עולם مرحبا بالعالم नमस्ते",
-    "🦋🐛 👩‍👩‍👧‍👦 🇩🇪 é̂",
-    "def f(x: int = 3) -> str:\n    return f'{x!r}'  # noqa\n\n\nclass A:\n\tpass",
-    '<html><p class="x">&nbsp;</p></html> // ==> !== ... --- ###',
-    "path/to/file_name.ext C:\\Users\\x https://example.org/?q=1&r=%20",
-    "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
-    "no<|im_end|>space <|endoftext|> between<|im_end|><|im_end|>",
-    "<|im_sta <|im_start |> |im_end|>",
-    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-    "\u00a0non\u00a0breaking\u2003em\u200bzero\ufeffbom\x07bell\x7f",
-    "CamelCaseAndSNAKE_CASE_AND-kebab-case",
-    tiny.TEXT,
-]
+SMOLLM2 = os.environ.get("CHRYSALIS_SMOLLM2_GGUF")
+ROWS = [rule.name for rule in pretokenizers.TABLE]
 
 
-@pytest.mark.parametrize("pre", [rule.name for rule in pretokenizers.TABLE])
+def read(directory: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+    return content
+
+
+def no_encode(text: str) -> list[int]:
+    raise AssertionError("the hash is not needed where the structure says it")
+
+
+@pytest.mark.parametrize("pre", ROWS)
 def test_token_ids_of_hard_strings_are_equal(tmp_path: Path, pre: str) -> None:
-    directory = tiny.tiny_llama(tmp_path / "model", pre=pre)
-    written = export(directory, tmp_path / "model.gguf")
+    directory = vocabularies.byte_level_bpe(tmp_path / "tokenizer", pre)
+    vocabulary = Vocabulary.from_directory(directory, {"vocab_size": 1200})
+    assert vocabulary.pre == pre
     reference = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
-    with LlamaServer(written.path, context=64, threads=1) as server:
-        for text in HARD:
-            assert server.tokenize(text, parse_special=True) == reference.encode(text).ids, text
+    rule = pretokenizers.named(pre)
+    theirs = tokenizers.Tokenizer.from_str(
+        json.dumps(read(directory) | {"normalizer": None, "pre_tokenizer": rule.in_llamacpp or rule.pre_tokenizer})
+    )
+    texts = [*HARD_STRINGS, *special_token_strings([tiny.IM_START, tiny.IM_END, tiny.END_OF_TEXT])]
+    agreed = [text for text in texts if vocabulary.agreement.agrees(text)]
+    with LlamaServer(vocabularies.write_gguf(tmp_path / "v.gguf", vocabulary), context=64, threads=1) as server:
+        ids = {text: server.tokenize(text, parse_special=True) for text in texts}
         assert server.log() == ""  # llama.cpp warns here when it does not know the pre-tokenizer
+    for text in agreed:
+        assert ids[text] == reference.encode(text).ids, text
+    for text in texts:  # where they differ it is as the table says: in the normal form and in the rule
+        assert ids[text] == theirs.encode(text).ids, text
+    limits = 3 if rule.normalizer else 9 if rule.in_llamacpp else 0
+    assert len(texts) - len(agreed) == limits
+    assert bool(vocabulary.agreement.limits) == bool(limits)
 
 
 def test_the_hard_strings_tell_the_rules_apart() -> None:
+    rules = {json.dumps(rule.pre_tokenizer): rule for rule in pretokenizers.TABLE}
     splits = {
-        rule.name: [piece for text in HARD for piece, _ in tiny.pre_tokenizer(rule.name).pre_tokenize_str(text)]
-        for rule in pretokenizers.TABLE
+        tuple(piece for text in HARD_STRINGS for piece, _ in split.pre_tokenize_str(text))
+        for split in (vocabularies.pre_tokenizer(rule.pre_tokenizer) for rule in rules.values())
     }
-    assert len({tuple(split) for split in splits.values()}) == len(pretokenizers.TABLE)
+    assert len(splits) == len(rules) == 8
 
 
-@pytest.mark.parametrize("pre", [rule.name for rule in pretokenizers.TABLE])
+def test_all_spellings_of_a_rule_split_the_same() -> None:
+    spelled = [(rule, spelling) for rule in pretokenizers.TABLE for spelling in rule.spellings]
+    assert len(spelled) == 10
+    for rule, spelling in spelled:
+        first, second = (vocabularies.pre_tokenizer(step) for step in (rule.pre_tokenizer, spelling))
+        for text in (*HARD_STRINGS, vocabularies.TEXT):
+            assert first.pre_tokenize_str(text) == second.pre_tokenize_str(text), text
+
+
+@pytest.mark.parametrize("pre", ROWS)
 def test_a_rule_is_found_again(tmp_path: Path, pre: str) -> None:
-    tokenizer = json.loads((tiny.byte_level_bpe(tmp_path, pre) / "tokenizer.json").read_text(encoding="utf-8"))
-    assert pretokenizers.find(tokenizer).name == pre
-    assert pretokenizers.named(pre).name == pre
+    rule = pretokenizers.named(pre)
+    assert rule.name == pre
+    assert all(pretokenizers.named(name) is rule for name in rule.aliases)
+    model = {"type": "BPE", "ignore_merges": rule.ignore_merges}
+    for spelling in (rule.pre_tokenizer, *rule.spellings):
+        content = {"normalizer": rule.normalizer, "pre_tokenizer": spelling, "model": model}
+        found = pretokenizers.find(content, no_encode)
+        assert (found.name, found.nfc) == (pre, rule.normalizer is not None)
+
+
+def test_a_normalizer_changes_the_texts_and_not_the_rule() -> None:
+    rule = pretokenizers.named("qwen2")
+    content = {"pre_tokenizer": rule.pre_tokenizer, "model": {"type": "BPE"}}
+    assert pretokenizers.find(content, no_encode) == pretokenizers.Found("qwen2", False)
+    rule = pretokenizers.named("dbrx")
+    content = {"normalizer": {"type": "NFC"}, "pre_tokenizer": rule.pre_tokenizer, "model": {"type": "BPE"}}
+    assert pretokenizers.find(content, no_encode) == pretokenizers.Found("dbrx", True)
 
 
 def test_what_says_the_same_is_the_same() -> None:
@@ -77,7 +103,22 @@ def test_what_says_the_same_is_the_same() -> None:
         },
         "model": {"type": "BPE"},
     }
-    assert pretokenizers.find(terse).name == "gpt-2"
+    assert pretokenizers.find(terse, no_encode).name == "gpt-2"
+
+
+def test_a_published_vocabulary_is_known_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = vocabularies.byte_level_bpe(tmp_path, "smollm")
+    content = read(directory)
+    # The same in words of its own, which the table does not know.
+    digits = {"type": "Split", "pattern": {"Regex": r"\p{N}"}, "behavior": "Isolated", "invert": False}
+    content["pre_tokenizer"]["pretokenizers"][0] = digits
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
+    tokenizer.save(str(directory / "tokenizer.json"))
+    found = fingerprint(lambda text: list(tokenizer.encode(text).ids))
+    with pytest.raises(ExportError, match=rf"hash {found} is of no published vocabulary(.|\n)*known are gpt-2"):
+        Vocabulary.from_directory(directory, {"vocab_size": 1200})
+    monkeypatch.setitem(NAMES, found, "starcoder")
+    assert Vocabulary.from_directory(directory, {"vocab_size": 1200}).pre == "starcoder"
 
 
 @pytest.mark.parametrize(
@@ -93,11 +134,23 @@ def test_what_says_the_same_is_the_same() -> None:
 )
 def test_an_unknown_rule_is_named(change: dict[str, Any]) -> None:
     gpt2 = {"normalizer": None, "pre_tokenizer": pretokenizers.named("gpt-2").pre_tokenizer, "model": {"type": "BPE"}}
-    assert pretokenizers.find(gpt2).name == "gpt-2"
-    with pytest.raises(ExportError, match=r"no llama.cpp pre-tokenizer(.|\n)*known are gpt-2"):
-        pretokenizers.find({**gpt2, **change})
+    assert pretokenizers.find(gpt2, no_encode).name == "gpt-2"
+    said = r"no llama.cpp pre-tokenizer(.|\n)*normalizer .*pre_tokenizer .*hash [0-9a-f]{64} (.|\n)*known are gpt-2"
+    with pytest.raises(ExportError, match=said):
+        pretokenizers.find({**gpt2, **change}, lambda text: [1, 2, 3])
 
 
 def test_an_unknown_name_is_an_error() -> None:
     with pytest.raises(ModelError, match="pre-tokenizer falcon"):
         pretokenizers.named("falcon")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(SMOLLM2 is None, reason="CHRYSALIS_SMOLLM2_GGUF names no file; scripts/test --slow fetches it")
+def test_the_hash_of_smollm2_is_the_published_one(tmp_path: Path) -> None:
+    from chrysalis_mlx.gguf import bpe
+    from chrysalis_mlx.gguf.reader import GGUFModel
+
+    bpe.write(GGUFModel.open(Path(str(SMOLLM2))).vocabulary, tmp_path)
+    tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert NAMES[fingerprint(lambda text: list(tokenizer.encode(text).ids))] == "smollm"

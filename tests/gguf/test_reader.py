@@ -18,11 +18,11 @@ import transformers
 
 from chrysalis_mlx.errors import ModelError
 from chrysalis_mlx.export.llamacpp import LlamaServer
+from chrysalis_mlx.gguf.hard_strings import HARD_STRINGS
 from chrysalis_mlx.gguf.reader import GGUFModel, import_gguf
 from chrysalis_mlx.models.checkpoint import Checkpoint
 from tests.gguf.conftest import BUILDERS
 from tests.gguf.parity import TOKENS, export, read_config, transformers_logprobs
-from tests.gguf.test_pretokenizers import HARD
 
 BYTE_LEVEL = [name for name in BUILDERS if name != "mistral"]
 
@@ -36,7 +36,7 @@ def test_there_and_back_is_the_same_model(model_directory: Callable[[str], Path]
     for tensor in first.names:
         assert np.array_equal(first.read(tensor), second.read(tensor)), tensor
     tokenizers = [transformers.AutoTokenizer.from_pretrained(path) for path in (directory, again)]
-    for text in HARD:
+    for text in HARD_STRINGS:
         assert tokenizers[0](text).input_ids == tokenizers[1](text).input_ids, text
     np.testing.assert_array_equal(transformers_logprobs(directory, TOKENS), transformers_logprobs(again, TOKENS))
     keys = ("model_type", "hidden_size", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings")
@@ -177,7 +177,7 @@ def write_edited(source: Path, path: Path, *, change: dict[str, Any], drop: str 
         ({}, "blk.1.attn_v.weight", "", "has no tensor blk.1.attn_v.weight"),
         ({}, "token_embd.weight", "", "no token_embd.weight"),
         ({}, "", "blk.0.attn_sinks.weight", "no place for, such as blk.0.attn_sinks.weight"),
-        ({}, "", "blk.0.attn_q.bias", "only self_attn.q_proj have a bias"),
+        ({}, "", "blk.0.attn_q.bias", "only attn_q have a bias"),
         ({}, "", "rope_freqs.weight", "not a scaling of Llama 3"),
     ],
 )
@@ -222,7 +222,7 @@ def test_the_real_smollm2_is_imported(tmp_path: Path) -> None:
     import_gguf(Path(name), tmp_path / "hf")
     model, tokenizer = mlx_lm.load(str(tmp_path / "hf"))
     with LlamaServer(Path(name), context=64) as server:
-        for text in HARD:
+        for text in HARD_STRINGS:
             assert tokenizer.encode(text) == server.tokenize(text, parse_special=True), text
     text = "The capital of France is Paris, and the capital of Germany is Berlin."
     tokens = tokenizer.encode(text)

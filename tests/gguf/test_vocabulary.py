@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,22 @@ import pytest
 import sentencepiece
 import tokenizers
 import transformers
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from chrysalis_mlx.errors import ExportError, ModelError
 from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.gguf import bpe
-from chrysalis_mlx.gguf.vocabulary import AddedToken, TokenType, Vocabulary, added_type
-from tests import tiny
+from chrysalis_mlx.gguf.hard_strings import HARD_STRINGS
+from chrysalis_mlx.gguf.special_tokens import TokenType
+from chrysalis_mlx.gguf.vocabulary import Vocabulary
+from chrysalis_mlx.models.tokenizer import Tokenizer
+from tests import tiny, vocabularies
 from tests.gguf.parity import export, read_config
-from tests.gguf.test_pretokenizers import HARD
 
 CONFIG = {"vocab_size": 512}
+
+Opened = tuple[Vocabulary, LlamaServer, Tokenizer]
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -83,17 +89,6 @@ def test_a_token_that_no_gguf_can_add_is_an_error(tmp_path: Path) -> None:
         Vocabulary.from_directory(directory, CONFIG)
 
 
-def test_added_tokens_are_typed_as_llamacpp_types_them() -> None:
-    def kind(content: str, special: bool = False) -> TokenType:
-        return added_type(AddedToken(9, content, special))
-
-    assert kind("<think>") is TokenType.USER_DEFINED
-    assert kind("<think>", special=True) is TokenType.CONTROL
-    assert kind("<|fim_prefix|>") is TokenType.CONTROL
-    assert kind("<｜User｜>") is TokenType.CONTROL
-    assert kind("<pad>") is TokenType.CONTROL
-
-
 def test_user_defined_tokens_are_cut_out_of_plain_text(tmp_path: Path) -> None:
     directory = tiny.tiny_llama(tmp_path / "model", vocab_size=514)
     tiny.byte_level_bpe(directory)
@@ -110,23 +105,53 @@ def test_sentencepiece_ids_are_equal_in_llamacpp(model_directory: Callable[[str]
     directory = model_directory("mistral")
     reference = sentencepiece.SentencePieceProcessor(model_file=str(directory / "tokenizer.model"))
     with LlamaServer(export(directory, tmp_path / "model.gguf").path, context=64) as server:
-        for text in HARD:
-            if text and "<|" not in text and "\ufeff" not in text:
-                assert server.tokenize(text) == [1, *reference.encode(text)], text
+        for text in HARD_STRINGS:
+            assert server.tokenize(text) == [1, *reference.encode(text)], text
         assert server.log() == ""
+
+
+@pytest.fixture(scope="module", params=["qwen2", "sentencepiece"])
+def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
+    """A vocabulary in llama.cpp and in its own library."""
+    directory = tmp_path_factory.mktemp(request.param)
+    if request.param == "qwen2":
+        vocabularies.byte_level_bpe(directory, "qwen2")
+    else:
+        source = vocabularies.sentencepiece(tmp_path_factory.mktemp("model"))
+        vocabularies.as_tokenizer_json(source, directory, normalizer=vocabularies.PREPEND, pre_tokenizer=None)
+    vocabulary = Vocabulary.from_directory(directory, {"vocab_size": 1200})
+    with LlamaServer(vocabularies.write_gguf(directory / "v.gguf", vocabulary), context=64, threads=1) as server:
+        yield vocabulary, server, Tokenizer.open(directory)
+
+
+@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.text(st.characters(exclude_categories=["Cs", "Cn", "Co"], exclude_characters="\0"), max_size=6),
+            st.sampled_from(sorted(set("".join(HARD_STRINGS)))),
+            st.sampled_from([" ", "  ", "\n", "\r\n", "\t", "<s>", "</s>", "<unk>", tiny.IM_START, tiny.IM_END]),
+        ),
+        max_size=12,
+    ).map("".join)
+)
+def test_token_ids_of_any_text_are_equal(opened: Opened, text: str) -> None:
+    vocabulary, server, tokenizer = opened
+    assume(vocabulary.agreement.agrees(text))
+    assert server.tokenize(text, parse_special=True) == tokenizer.encode(text)
 
 
 def test_a_sentencepiece_vocabulary(tmp_path: Path) -> None:
     directory = tiny.sentencepiece(tmp_path)
-    (directory / "added_tokens.json").write_text('{"<|im_end|>": 512}')
-    vocabulary = Vocabulary.from_directory(directory, {"vocab_size": 514})
+    (directory / "added_tokens.json").write_text('{"<|im_start|>": 512, "<|im_end|>": 513}')
+    vocabulary = Vocabulary.from_directory(directory, {"vocab_size": 515})
     assert vocabulary.types[:4] == [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL, TokenType.BYTE]
     assert vocabulary.tokens[3:5] == ["<0x00>", "<0x01>"]
-    assert vocabulary.tokens[512:] == ["<|im_end|>", "[PAD513]"]
-    assert vocabulary.types[511:] == [TokenType.NORMAL, TokenType.CONTROL, TokenType.UNUSED]
-    assert vocabulary.scores[512:] == [-1000.0, -1000.0]
-    assert vocabulary.ids == {"bos": 1, "eos": 2, "unk": 0}
-    assert (vocabulary.add_bos, vocabulary.add_eos, vocabulary.add_space_prefix) == (True, False, True)
+    assert vocabulary.tokens[512:] == ["<|im_start|>", "<|im_end|>", "[PAD514]"]
+    assert vocabulary.types[511:] == [TokenType.NORMAL, TokenType.CONTROL, TokenType.CONTROL, TokenType.UNUSED]
+    assert vocabulary.scores[512:] == [-1000.0] * 3
+    assert vocabulary.ids == {"bos": 1, "eos": 2, "unk": 0, "eot": 513}
+    assert (vocabulary.add_bos, vocabulary.add_eos, vocabulary.add_space_prefix) == (True, False, False)
     with pytest.raises(ModelError, match="of the kind llama"):
         bpe.write(vocabulary, tmp_path)
 
@@ -142,7 +167,7 @@ def test_a_sentencepiece_vocabulary(tmp_path: Path) -> None:
 def test_sentencepiece_models_that_llamacpp_would_split_otherwise(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    settings = {
+    trained = {
         "vocab_size": 512,
         "model_type": "bpe",
         "byte_fallback": True,
@@ -153,7 +178,7 @@ def test_sentencepiece_models_that_llamacpp_would_split_otherwise(
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(tiny.TEXT.splitlines()),
         model_prefix=str(tmp_path / "tokenizer"),
-        **{**settings, **options},
+        **{**trained, **options},
     )
     with pytest.raises(ExportError, match=message):
         Vocabulary.from_directory(tmp_path, CONFIG)
@@ -167,7 +192,7 @@ def test_a_rebuilt_tokenizer_is_the_same_tokenizer(tmp_path: Path) -> None:
         first, second = (
             transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / n) for n in (pre, f"{pre}-again")
         )
-        for text in HARD:
+        for text in HARD_STRINGS:
             assert first(text).input_ids == second(text).input_ids, text
             assert first.decode(first(text).input_ids) == second.decode(second(text).input_ids)
         assert first.get_vocab() == second.get_vocab()
@@ -191,23 +216,35 @@ def test_chat_templates_are_found_where_they_are(tmp_path: Path) -> None:
     assert Vocabulary.from_directory(directory, CONFIG).chat_template is None
 
 
-def test_the_end_token_comes_from_the_tokenizer_then_the_config(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_chat_template_with_an_error_is_named(tmp_path: Path, place: str) -> None:
     directory = tiny.byte_level_bpe(tmp_path)
-    edit(directory / "tokenizer_config.json", eos_token={"content": tiny.END_OF_TEXT})
-    assert Vocabulary.from_directory(directory, {**CONFIG, "eos_token_id": 2}).ids["eos"] == 0
-    for file in ("tokenizer_config.json", "special_tokens_map.json"):
-        edit(directory / file, eos_token=...)
-    assert Vocabulary.from_directory(directory, {**CONFIG, "eos_token_id": [1, 2]}).ids["eos"] == 1
-    with pytest.raises(ExportError, match="no end token"):
+    broken = "{% for message in messages %}{{ message.content }}"
+    if place == "chat_template.jinja":
+        (directory / place).write_text(broken)
+    else:
+        edit(directory / place, chat_template=broken)
+    with pytest.raises(ModelError, match=rf"chat template is not valid.*endfor(.|\n)*{place}"):
         Vocabulary.from_directory(directory, CONFIG)
-    edit(directory / "tokenizer_config.json", eos_token="<nowhere>")
-    with pytest.raises(ExportError, match="eos token '<nowhere>' is not in the vocabulary"):
-        Vocabulary.from_directory(directory, CONFIG)
+
+
+def test_a_template_that_refuses_a_simple_conversation_is_none_with_an_error(tmp_path: Path) -> None:
+    directory = tiny.byte_level_bpe(tmp_path)
+    template = "{{ raise_exception('a system prompt is needed') }}"
+    edit(directory / "tokenizer_config.json", chat_template=template)
+    assert Vocabulary.from_directory(directory, CONFIG).chat_template == template
 
 
 def test_tokenizers_that_cannot_be_exported(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"no tokenizer that llama\.cpp can use"):
+    with pytest.raises(ExportError, match=r"a missing tokenizer\.model(.|\n)*copy tokenizer\.model or tokenizer\.json"):
         Vocabulary.from_directory(tmp_path, CONFIG)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "GemmaTokenizer"}')
+    with pytest.raises(ExportError, match=r"a missing tokenizer\.model.*for the GemmaTokenizer"):
+        Vocabulary.from_directory(tmp_path, CONFIG)
+    for kind in ("WordPiece", "Unigram", "WordLevel", "BPE"):
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"type": kind, "vocab": {}}}))
+        with pytest.raises(ExportError, match=f"no tokenizer of the kind {kind}"):
+            Vocabulary.from_directory(tmp_path, CONFIG)
     directory = tiny.byte_level_bpe(tmp_path)
     with pytest.raises(ExportError, match="ids up to 511, the model 500 embeddings"):
         Vocabulary.from_directory(directory, {"vocab_size": 500})
@@ -216,9 +253,9 @@ def test_tokenizers_that_cannot_be_exported(tmp_path: Path) -> None:
         edit(directory / "tokenizer.json", model={**tokenizer["model"], key: value})
         with pytest.raises(ExportError, match=f"has no {key}"):
             Vocabulary.from_directory(directory, CONFIG)
-    greedy = [{**token, "lstrip": token["id"] == 1} for token in tokenizer["added_tokens"]]
-    edit(directory / "tokenizer.json", model=tokenizer["model"], added_tokens=greedy)
-    with pytest.raises(ExportError, match=r"'<\|im_start\|>' has lstrip"):
+    whole = [{**token, "single_word": token["id"] == 1} for token in tokenizer["added_tokens"]]
+    edit(directory / "tokenizer.json", model=tokenizer["model"], added_tokens=whole)
+    with pytest.raises(ExportError, match=r"'<\|im_start\|>' has single_word"):
         Vocabulary.from_directory(directory, CONFIG)
     (directory / "tokenizer.json").write_text("{")
     with pytest.raises(ExportError, match="cannot be read as JSON"):

@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 
 from chrysalis_mlx.errors import ModelError
-from chrysalis_mlx.models.checkpoint import Checkpoint, to_bfloat16, to_float16, write_checkpoint
+from chrysalis_mlx.models.checkpoint import Checkpoint, write_checkpoint
+from chrysalis_mlx.models.floats import to_bfloat16, to_float16
 
 AWKWARD = np.array(
     [0.0, -0.0, 1.0, 1.00390625, 1.01171875, 3.3895314e38, -1e-40, 65504.0, 1 / 3, np.inf, -np.inf, np.nan],

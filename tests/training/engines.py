@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec
+from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec, Array
 from chrysalis_mlx.backends.base import (
     DEFAULT_OPTIMIZER,
     OptimizerSettings,
@@ -36,7 +36,7 @@ class CountingEngine:
         self,
         directory: Path = Path(),
         spec: AdapterSpec | None = None,
-        arrays: AdapterArrays | None = None,
+        arrays: Mapping[str, Array] | None = None,
         *,
         dtype: str = "auto",
         optimizer: OptimizerSettings = DEFAULT_OPTIMIZER,
@@ -86,7 +86,7 @@ class CountingEngine:
     def optimizer_state(self) -> OptimizerState:
         return {"step": np.array([self.steps], np.int64)}
 
-    def restore(self, arrays: AdapterArrays, state: OptimizerState) -> None:
+    def restore(self, arrays: Mapping[str, Array], state: OptimizerState) -> None:
         self.x, self.steps = float(arrays["x"].view(np.float64)[0]), int(state["step"][0])
 
     def logits(self, batch: Batch) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from mlx.utils import tree_flatten, tree_unflatten
 
-from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec
+from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec, Array
 from chrysalis_mlx.backends.base import (
     DEFAULT_OPTIMIZER,
+    InputSquares,
     OptimizerSettings,
     OptimizerState,
     StepResult,
@@ -25,6 +26,7 @@ from chrysalis_mlx.backends.base import (
 )
 from chrysalis_mlx.backends.mlx.adapter import LoRALinear, attach
 from chrysalis_mlx.backends.mlx.exponential import on_cpu
+from chrysalis_mlx.backends.mlx.importance import input_squares
 from chrysalis_mlx.backends.mlx.loss import chunk_size, fused_loss_sum
 from chrysalis_mlx.backends.mlx.memory import prepare_memory
 from chrysalis_mlx.backends.mlx.model import DTYPES, PackedModel
@@ -45,7 +47,7 @@ class Engine:
         self,
         directory: Path,
         spec: AdapterSpec | None = None,
-        arrays: AdapterArrays | None = None,
+        arrays: Mapping[str, Array] | None = None,
         *,
         dtype: str = "auto",
         optimizer: OptimizerSettings = DEFAULT_OPTIMIZER,
@@ -75,14 +77,16 @@ class Engine:
 
     def logits(self, batch: Batch) -> npt.NDArray[np.float32]:
         self._bind(self._masters, self._norms())
-        segments = None if (batch.segments <= 1).all() else mx.array(batch.segments)
-        hidden = self._model.hidden(mx.array(batch.tokens), segments)
-        return np.array(self._model.head(hidden).astype(mx.float32))
+        return np.array(self._model.head(self._hidden(batch)).astype(mx.float32))
 
     def loss(self, batch: Batch) -> tuple[float, int]:
         self._bind(self._masters, self._norms())
         sums = in_lanes(batch, self._chunk, lambda rows, _: self._loss_sum(rows, learn=False))
         return sum(map(_number, sums)), batch.target_count
+
+    def input_squares(self, batches: Iterable[Batch]) -> dict[str, InputSquares]:
+        self._bind(self._masters, self._norms())
+        return input_squares(self._model.module, self._hidden, batches)
 
     def gradients(self, batches: Sequence[Batch]) -> tuple[StepResult, AdapterArrays]:
         result, gradients = self._accumulate(batches)
@@ -106,7 +110,7 @@ class Engine:
     def optimizer_state(self) -> OptimizerState:
         return self._optimizer.state()
 
-    def restore(self, arrays: AdapterArrays, state: OptimizerState) -> None:
+    def restore(self, arrays: Mapping[str, Array], state: OptimizerState) -> None:
         self._masters = {name: mx.array(arrays[name]) for name in self._masters}
         self._optimizer.restore(state)
 
@@ -121,6 +125,11 @@ class Engine:
 
     def peak_memory(self) -> int:
         return int(mx.get_peak_memory())
+
+    def _hidden(self, batch: Batch) -> mx.array:
+        """(B, T, H), lazy."""
+        segments = None if (batch.segments <= 1).all() else mx.array(batch.segments)
+        return self._model.hidden(mx.array(batch.tokens), segments)
 
     def _accumulate(self, batches: Sequence[Batch]) -> tuple[StepResult, Arrays]:
         """Sum losses and gradients of the micro-batches of all processes, then divide by all their targets."""

@@ -81,7 +81,7 @@ class PackedModel:
             mx.disable_compile()  # on the CPU MLX compiles fused kernels by calling this name
         try:
             config = load_config(directory)
-            module, _ = load_model(directory, lazy=True, model_config=rotary_settings(config))
+            module, _ = load_model(directory, lazy=True, model_config=settings_for_mlx_lm(config))
         except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
             raise ModelError(f"mlx-lm cannot load the model: {error}", where=directory) from error
         self.module: Any = module
@@ -136,8 +136,8 @@ class PackedModel:
         return next((name for name, dtype in DTYPES.items() if dtype == norm), "float32")
 
 
-def rotary_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What transformers 5 writes under `rope_parameters`, where mlx-lm's models look for it."""
+def settings_for_mlx_lm(config: dict[str, Any]) -> dict[str, Any]:
+    """What transformers 5 writes under `rope_parameters` and `num_local_experts`, where mlx-lm's models look for it."""
     nested = config.get("rope_parameters") or {}
     kinds = {"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"}
     found: dict[str, Any] = {
@@ -148,6 +148,8 @@ def rotary_settings(config: dict[str, Any]) -> dict[str, Any]:
         found["rope_theta"] = flat["rope_theta"]
     if flat.get("rope_type", "default") != "default" and not config.get("rope_scaling"):
         found["rope_scaling"] = {key: value for key, value in flat.items() if key != "rope_theta"}
+    if "num_local_experts" in config and "num_experts" not in config:
+        found["num_experts"] = config["num_local_experts"]
     return found
 
 

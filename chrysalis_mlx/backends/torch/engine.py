@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec
+from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec, Array
 from chrysalis_mlx.backends.base import (
     DEFAULT_OPTIMIZER,
+    InputSquares,
     OptimizerSettings,
     OptimizerState,
     StepResult,
@@ -22,6 +23,7 @@ from chrysalis_mlx.backends.base import (
     always,
 )
 from chrysalis_mlx.backends.torch.adapter import Parameters, assign, attach, dropouts, values
+from chrysalis_mlx.backends.torch.importance import input_squares
 from chrysalis_mlx.backends.torch.loss import loss_sum
 from chrysalis_mlx.backends.torch.model import checkpoint_layers, head_of, hidden_states, load_model
 from chrysalis_mlx.backends.torch.optimizer import Optimizer
@@ -38,7 +40,7 @@ class Engine:
         self,
         directory: Path,
         spec: AdapterSpec | None = None,
-        arrays: AdapterArrays | None = None,
+        arrays: Mapping[str, Array] | None = None,
         *,
         dtype: str = "auto",
         optimizer: OptimizerSettings = DEFAULT_OPTIMIZER,
@@ -75,6 +77,9 @@ class Engine:
         with torch.no_grad():
             return self._loss_sum(batch).item(), batch.target_count
 
+    def input_squares(self, batches: Iterable[Batch]) -> dict[str, InputSquares]:
+        return input_squares(self._model, batches)
+
     def gradients(self, batches: Sequence[Batch]) -> tuple[StepResult, AdapterArrays]:
         result = self._accumulate(batches)
         gradients = values({name: parameter.grad for name, parameter in self._parameters.items()})
@@ -97,7 +102,7 @@ class Engine:
     def optimizer_state(self) -> OptimizerState:
         return self._optimizer.state()
 
-    def restore(self, arrays: AdapterArrays, state: OptimizerState) -> None:
+    def restore(self, arrays: Mapping[str, Array], state: OptimizerState) -> None:
         assign(self._parameters, arrays)
         self._optimizer.restore(state)
 
