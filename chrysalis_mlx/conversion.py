@@ -16,8 +16,8 @@ from chrysalis_mlx.errors import UsageError
 from chrysalis_mlx.export.adapter import AdapterFiles, write_adapter_alone
 from chrysalis_mlx.export.calibration import Texts, spread
 from chrysalis_mlx.export.export import Request, export_model
-from chrysalis_mlx.export.lineage import Lineage, metadata
-from chrysalis_mlx.export.reference import held_out_segments, sample_text
+from chrysalis_mlx.export.gate.reference import held_out_segments, sample_text
+from chrysalis_mlx.export.lineage.lineage import Lineage, metadata
 from chrysalis_mlx.export.tuned import Tuned
 from chrysalis_mlx.gguf.quantize import file_type
 from chrysalis_mlx.machine import choose_backend

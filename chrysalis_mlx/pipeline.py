@@ -23,7 +23,7 @@ from chrysalis_mlx.errors import RunError
 from chrysalis_mlx.evaluation.compare import compare
 from chrysalis_mlx.export.calibration import Texts, spread
 from chrysalis_mlx.export.export import Request, export_model
-from chrysalis_mlx.export.lineage import Lineage
+from chrysalis_mlx.export.lineage.lineage import Lineage
 from chrysalis_mlx.export.tuned import Tuned
 from chrysalis_mlx.genome.history import History
 from chrysalis_mlx.genome.stage import is_built_from, lock_beside, make_genome, read_fresh_lock

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from chrysalis_mlx.gguf import pretokenizers
-from chrysalis_mlx.gguf.hard_strings import HARD_STRINGS
-from chrysalis_mlx.gguf.vocabulary import Vocabulary
+from chrysalis_mlx.gguf.vocabulary import pretokenizers
+from chrysalis_mlx.gguf.vocabulary.hard_strings import HARD_STRINGS
+from chrysalis_mlx.gguf.vocabulary.vocabulary import Vocabulary
 from tests import tiny
 
 TEXT = tiny.TEXT + "\n".join(HARD_STRINGS) * 2

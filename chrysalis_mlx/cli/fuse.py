@@ -53,13 +53,13 @@ def command(
       chrysalis-mlx fuse runs/qwen3 --quantize Q4_K_M --ollama larva
       chrysalis-mlx fuse --model Qwen/Qwen3-0.6B --adapter adapters -o out --quantize F16 --quantize Q4_K_M
     """
-    from chrysalis_mlx.export import ollama as local
+    from chrysalis_mlx.export.ollama.modelfile import check_name, create
 
     _require_one(run, {"--model": model, "--adapter": adapter, "--output": output, "--text": text})
     if ollama and adapter_only:
         raise UsageError("an adapter alone is no model in Ollama", fix="leave out one of --ollama and --adapter-only")
     if ollama:
-        local.check_name(ollama)
+        check_name(ollama)
     show = partial(progress, quiet=as_json)
     options: dict[str, Any] = {"imatrix": imatrix, "verify": not no_verify, "progress": show}
     if adapter_only:
@@ -76,7 +76,7 @@ def command(
         assert output is not None
         found, export = _of_model(model, adapter, output, quantize, backend, {**options, "text": text}, as_json)
     if ollama:
-        found["ollama"] = local.create(ollama, export, progress=show)
+        found["ollama"] = create(ollama, export, progress=show)
     if as_json:
         print_json(found)
     elif ollama:

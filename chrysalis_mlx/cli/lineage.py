@@ -15,7 +15,7 @@ from chrysalis_mlx.cli.output import json_option, print_json, progress, say
 from chrysalis_mlx.errors import ChrysalisError, UsageError
 
 if TYPE_CHECKING:
-    from chrysalis_mlx.export.proof import Check
+    from chrysalis_mlx.export.lineage.proof import Check
     from chrysalis_mlx.run import Run
 
 _SHOWN = 12  # repositories
@@ -39,7 +39,7 @@ def command(ctx: click.Context, target: Path, run_directory: Path | None, as_jso
       chrysalis-mlx lineage runs/one
       chrysalis-mlx lineage model-Q4_K_M.gguf --run runs/one
     """
-    from chrysalis_mlx.export.proof import prove_run
+    from chrysalis_mlx.export.lineage.proof import prove_run
 
     run, file = _found(target, run_directory)
     keys, problem = _keys(file, run)
@@ -57,7 +57,7 @@ def command(ctx: click.Context, target: Path, run_directory: Path | None, as_jso
 
 def _found(target: Path, run_directory: Path | None) -> tuple[Run | None, Path | None]:
     """The run at hand and the file, of which one may be missing."""
-    from chrysalis_mlx.export.proof import run_of
+    from chrysalis_mlx.export.lineage.proof import run_of
     from chrysalis_mlx.run import Run
 
     if target.is_dir():
@@ -69,7 +69,7 @@ def _found(target: Path, run_directory: Path | None) -> tuple[Run | None, Path |
 
 def _keys(file: Path | None, run: Run | None) -> tuple[dict[str, Any], str | None]:
     """What the file says, or what the run would write into one; and why the run cannot tell."""
-    from chrysalis_mlx.export.lineage import Lineage, metadata
+    from chrysalis_mlx.export.lineage.lineage import Lineage, metadata
     from chrysalis_mlx.gguf.keys import read_keys
 
     if file is not None:

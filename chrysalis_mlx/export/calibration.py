@@ -11,7 +11,7 @@ import numpy as np
 from chrysalis_mlx.backends.base import Engine
 from chrysalis_mlx.batches.packing import Batch, assemble, pack_in_order
 from chrysalis_mlx.batches.tokens import Segment
-from chrysalis_mlx.export.reference import sample_lines
+from chrysalis_mlx.export.gate.reference import sample_lines
 from chrysalis_mlx.gguf.architectures import Tensor
 from chrysalis_mlx.gguf.imatrix import Imatrix, imatrix_of, write_imatrix
 from chrysalis_mlx.gguf.quantize import file_type

@@ -18,13 +18,13 @@ from chrysalis_mlx.blueprint.schema import ExportSection
 from chrysalis_mlx.errors import ExportError, VerificationError
 from chrysalis_mlx.export.adapter import write_adapter_gguf
 from chrysalis_mlx.export.calibration import IMATRIX, Texts, collect, takes_importance
-from chrysalis_mlx.export.card import CARD, model_card
 from chrysalis_mlx.export.fuse import gguf_path, write_fused, write_unverified
-from chrysalis_mlx.export.lineage import metadata
-from chrysalis_mlx.export.ollama import modelfile
-from chrysalis_mlx.export.reference import Reference, make_reference
+from chrysalis_mlx.export.gate.reference import Reference, make_reference
+from chrysalis_mlx.export.gate.verify import verify_gguf
+from chrysalis_mlx.export.lineage.card import CARD, model_card
+from chrysalis_mlx.export.lineage.lineage import metadata
+from chrysalis_mlx.export.ollama.modelfile import modelfile
 from chrysalis_mlx.export.tuned import Tuned
-from chrysalis_mlx.export.verify import verify_gguf
 from chrysalis_mlx.gguf import architectures
 from chrysalis_mlx.gguf.imatrix import Imatrix, read_imatrix
 from chrysalis_mlx.gguf.writer import Plan, Written, plan_gguf

@@ -11,7 +11,7 @@ from chrysalis_mlx.adapters.experts import EXPERT
 from chrysalis_mlx.adapters.merge import MergedSource
 from chrysalis_mlx.adapters.spec import AdapterSpec, Array
 from chrysalis_mlx.errors import ExportError
-from chrysalis_mlx.export.lineage import Lineage
+from chrysalis_mlx.export.lineage.lineage import Lineage
 from chrysalis_mlx.models.checkpoint import TensorSource
 from chrysalis_mlx.models.directory import ModelDirectory
 

@@ -166,8 +166,8 @@ def require_importance(kind: FileType, name: str, ggml_type: str) -> None:
         raise ExportError(
             f"{kind.name} stores {name} as {ggml_type}, which is garbage without an importance matrix",
             where=name,
-            fix="give one that has this tensor (--imatrix FILE, or --text FILE to collect it from), or take a larger type: "
-            "Q2_K can do without",
+            fix="give one that has this tensor (--imatrix FILE, or --text FILE to collect it from), or take a larger "
+            "type: Q2_K can do without",
         )
 
 

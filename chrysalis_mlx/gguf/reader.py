@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from chrysalis_mlx.errors import ModelError
-from chrysalis_mlx.gguf import architectures, bpe
+from chrysalis_mlx.gguf import architectures
 from chrysalis_mlx.gguf.imported import config_of
 from chrysalis_mlx.gguf.rope import ROPE_FREQS
-from chrysalis_mlx.gguf.vocabulary import Vocabulary
+from chrysalis_mlx.gguf.vocabulary import bpe
+from chrysalis_mlx.gguf.vocabulary.vocabulary import Vocabulary
 from chrysalis_mlx.models.checkpoint import SINGLE_FILE, Array, write_checkpoint
 from chrysalis_mlx.run import atomic_path
 

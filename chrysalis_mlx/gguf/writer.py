@@ -18,7 +18,7 @@ from chrysalis_mlx.gguf.architectures import Family, Tensor, Value
 from chrysalis_mlx.gguf.imatrix import Imatrix
 from chrysalis_mlx.gguf.quantize import choose, file_type, require_importance, tensor_bytes, type_id
 from chrysalis_mlx.gguf.stream import Output, Place, stream
-from chrysalis_mlx.gguf.vocabulary import Vocabulary
+from chrysalis_mlx.gguf.vocabulary.vocabulary import Vocabulary
 from chrysalis_mlx.models.checkpoint import TensorSource
 from chrysalis_mlx.models.parameters import BUFFERS
 

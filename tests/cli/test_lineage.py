@@ -11,7 +11,7 @@ import pytest
 
 from chrysalis_mlx import __version__
 from chrysalis_mlx.cli import main
-from chrysalis_mlx.export.lineage import Lineage, metadata
+from chrysalis_mlx.export.lineage.lineage import Lineage, metadata
 from chrysalis_mlx.gguf.keys import read_keys
 from chrysalis_mlx.run import Run, sha256_file
 from tests.export.finished import finished, flip, moved, write

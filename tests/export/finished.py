@@ -16,7 +16,7 @@ from chrysalis_mlx.adapters.files import save_mlx, save_peft
 from chrysalis_mlx.adapters.spec import initialize
 from chrysalis_mlx.corpus.build import corpus_of_genome
 from chrysalis_mlx.corpus.write import write_corpus
-from chrysalis_mlx.export.lineage import Lineage, Value, metadata
+from chrysalis_mlx.export.lineage.lineage import Lineage, Value, metadata
 from chrysalis_mlx.genome.build import build_genome
 from chrysalis_mlx.genome.stage import lock_now
 from chrysalis_mlx.run import Run, atomic_path, sha256_file, write_json

@@ -183,7 +183,10 @@ def test_the_same_input_gives_the_same_bytes(model_directory: Callable[[str], Pa
         ({"architectures": ["GPT2LMHeadModel"]}, "architecture GPT2LMHeadModel"),
         ({"architectures": None, "model_type": "gemma"}, "architecture gemma"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}, "rope_scaling = yarn"),
-        ({"rope_parameters": None, "rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling = linear"),
+        (
+            {"rope_parameters": None, "rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 2}},
+            "rope_scaling = linear",
+        ),
         ({"rope_parameters": None}, "no rope_theta"),
         ({"hidden_act": "gelu"}, "hidden_act = gelu"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
