@@ -83,9 +83,9 @@ def convert(
     tuned = open_given(given)
     section = section or dataclasses.replace(ExportSection(), dtype=_dtype(tuned.model.checkpoint()))
     chosen = tuple(file_type(name).name for name in dict.fromkeys(types or section.quantize))
-    choice = choose_backend(backend)
 
     def open_engine(directory: Path, with_adapter: Tuned | None) -> Engine:
+        choice = choose_backend(backend)  # here, because a conversion that proves nothing needs no framework
         spec, arrays = (with_adapter.spec, with_adapter.arrays) if with_adapter else (None, None)
         return backends.load(choice.name)(directory, spec, arrays, dtype="float32")
 
