@@ -57,7 +57,7 @@ BUDGETS = {
     "MXFP4": Budget(0.015, 0.88, 1.05),  # of a dense model it is Q8_0
     "Q6_K": Budget(0.04, 0.8, 1.12),
     "Q5_1": Budget(0.3, 0.65, 1.3),
-    "Q5_K_M": Budget(0.18, 0.7, 1.25),
+    "Q5_K_M": Budget(0.16, 0.7, 1.25),
     "Q5_K_S": Budget(0.22, 0.7, 1.25),
     "Q5_0": Budget(0.18, 0.7, 1.25),
     "Q4_1": Budget(0.55, 0.5, 1.6),
