@@ -259,7 +259,7 @@ def test_an_output_that_does_not_fit_its_files_base_type_is_q8_0(kind: str) -> N
 
 
 def test_what_is_garbage_without_an_importance_matrix_is_refused() -> None:
-    message = r"IQ2_M stores blk\.3\.ffn_up\.weight as IQ2_S.*\n(.|\n)*importance matrix that has this tensor"
+    message = r"IQ2_M stores blk\.3\.ffn_up\.weight as IQ2_S.*\n(.|\n)*give one that has this tensor"
     with pytest.raises(ExportError, match=message):
         require_importance(TYPES["IQ2_M"], "blk.3.ffn_up.weight", "IQ2_S")
     needing = {(kind, part) for kind in TYPES for part in PARTS if not passes(kind, part)}
