@@ -146,9 +146,9 @@ class _Lines:
         now = time.monotonic()
         self._printed = now
         rate = (self._done - self._first) / max(now - self._start, 1e-9)
-        parts = [f"{self._description}: {self._done:g}"]
+        parts = [f"{self._description}: {self._done:.12g}"]
         if self._total:
-            parts = [f"{parts[0]}/{self._total:g} ({self._done / self._total:.0%})"]
+            parts = [f"{parts[0]}/{self._total:.12g} ({self._done / self._total:.0%})"]
         parts.append(_rate(rate, self._unit))
         if self._total and rate > 0 and self._done < self._total:
             parts.append(f"{duration((self._total - self._done) / rate)} left")
