@@ -27,7 +27,8 @@ from chrysalis_mlx.export.ollama.modelfile import modelfile
 from chrysalis_mlx.export.tuned import Tuned
 from chrysalis_mlx.gguf import architectures
 from chrysalis_mlx.gguf.imatrix import Imatrix, read_imatrix
-from chrysalis_mlx.gguf.writer import Plan, Written, plan_gguf
+from chrysalis_mlx.gguf.writer import Plan, Written, plan_gguf, require_room
+from chrysalis_mlx.models.checkpoint import WRITTEN_BYTES
 from chrysalis_mlx.progress import Progress, silent
 from chrysalis_mlx.run import write_json, write_text
 
@@ -80,7 +81,7 @@ def export_model(
     """
     given = read_imatrix(request.imatrix) if request.imatrix else None
     collects = given is None and bool(texts.calibration) and takes_importance(request.types)
-    plan = _plan(tuned, request, given, collects)
+    plan = _plan(directory, tuned, request, given, collects)
     fused, export = directory / "fused", directory / "export"
     if tuned.spec is not None:
         write_fused(fused, tuned.source, tuned.model, request.section.dtype, progress=progress)
@@ -103,12 +104,18 @@ def export_model(
     return report, ([path for path in sorted(fused.iterdir()) if path.is_file()] if tuned.spec else []) + files
 
 
-def _plan(tuned: Tuned, request: Request, given: Imatrix | None, collects: bool) -> Plan:
+def _plan(directory: Path, tuned: Tuned, request: Request, given: Imatrix | None, collects: bool) -> Plan:
     """What will be written; whatever cannot be is refused now, before anything is."""
     tuned.check()
     _modelfile(Path("model.gguf"), tuned, request)
     plan = plan_gguf(tuned.source, tuned.model.plain_config, tuned.model.path)
-    return plan if collects else plan.choose(request.types, given)
+    if not collects:
+        plan = plan.choose(request.types, given)
+    needed = plan.bytes_of(request.types, importance=collects or given is not None)
+    if tuned.spec is not None:
+        needed += plan.weights * WRITTEN_BYTES[request.section.dtype]
+    require_room(directory, needed)
+    return plan
 
 
 def _modelfile(gguf: Path, tuned: Tuned, request: Request) -> str:

@@ -84,16 +84,24 @@ class Plan:
         if importance is not None:
             importance.check({tensor.name: tensor.shape for tensor in self.tensors})
         columns = [importance.weights(tensor.name, tensor.shape) if importance else None for tensor in self.tensors]
-        chosen: dict[str, list[str]] = {}
-        for type_name in types:
-            kind, given, traits = file_type(type_name), importance is not None, self.family.traits
-            chosen[type_name] = [
-                choose(kind, tensor.name, tensor.shape, traits, importance=given) for tensor in self.tensors
-            ]
-            for tensor, ggml_type, weights in zip(self.tensors, chosen[type_name], columns, strict=True):
+        chosen = {name: self._types_of(name, importance is not None) for name in types}
+        for type_name, ggml_types in chosen.items():
+            for tensor, ggml_type, weights in zip(self.tensors, ggml_types, columns, strict=True):
                 if weights is None:
-                    require_importance(kind, tensor.name, ggml_type)
+                    require_importance(file_type(type_name), tensor.name, ggml_type)
         return dataclasses.replace(self, types=chosen, importance=importance, columns=columns)
+
+    def bytes_of(self, types: Iterable[str], *, importance: bool) -> int:
+        """What files of these types will take, before they are chosen; `importance`: with an importance matrix."""
+        return sum(
+            tensor_bytes(ggml_type, tensor.shape)
+            for name in types
+            for tensor, ggml_type in zip(self.tensors, self._types_of(name, importance), strict=True)
+        )
+
+    def _types_of(self, type_name: str, importance: bool) -> list[str]:
+        kind, traits = file_type(type_name), self.family.traits
+        return [choose(kind, tensor.name, tensor.shape, traits, importance=importance) for tensor in self.tensors]
 
 
 def plan_gguf(source: TensorSource, config: Mapping[str, Any], tokenizer_directory: Path) -> Plan:
@@ -154,7 +162,8 @@ def write_plan(
         ModelError: the source cannot read a tensor, or a value is too large for F16.
         OSError: the disk is full, or fails.
     """
-    _check_room(plan, paths)
+    for folder in {path.parent for path in paths.values()}:
+        require_room(folder, sum(plan.tensor_bytes(name) for name, path in paths.items() if path.parent == folder))
     outputs = []
     try:
         for name, path in paths.items():
@@ -196,16 +205,20 @@ def _ignored(name: str, family: Family) -> bool:
     return (family.tied and name == "lm_head.weight") or name.endswith(BUFFERS)
 
 
-def _check_room(plan: Plan, paths: Mapping[str, Path]) -> None:
-    needed = sum(plan.tensor_bytes(name) for name in paths)
-    for folder in {path.parent for path in paths.values()}:
-        free = shutil.disk_usage(folder).free
-        if free < needed:
-            raise ExportError(
-                f"the export takes {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB of the disk are free",
-                where=folder,
-                fix="make room, or write fewer or smaller types",
-            )
+def require_room(folder: Path, needed: int) -> None:
+    """See that a disk has so many bytes free; the folder need not exist yet.
+
+    Raises:
+        ExportError: it has less.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise ExportError(
+            f"the export takes {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB of the disk are free",
+            where=folder,
+            fix="make room, or write fewer or smaller types",
+        )
 
 
 def _write_head(path: Path, type_name: str, plan: Plan, metadata: Mapping[str, Value]) -> int:

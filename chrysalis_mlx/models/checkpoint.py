@@ -34,7 +34,10 @@ _SIZES: dict[str, int] = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1,
     "I8": 1, "U8": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8,
 }  # fmt: skip
-_WRITTEN: dict[DType, tuple[str, int]] = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
+_WRITTEN: dict[DType, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+WRITTEN_BYTES: dict[DType, int] = {dtype: _SIZES[stored] for dtype, stored in _WRITTEN.items()}
+"""Bytes of a number in what `write_checkpoint` writes."""
+
 _MAX_HEADER = 100_000_000  # the limit of the reference implementation
 
 
@@ -202,7 +205,7 @@ def write_checkpoint(
     Raises:
         ModelError: `read` gave another shape, or a value that is too large for float16.
     """
-    stored, size = _WRITTEN[dtype]
+    stored, size = _WRITTEN[dtype], WRITTEN_BYTES[dtype]
     header: dict[str, Any] = {"__metadata__": dict({"format": "pt"} if metadata is None else metadata)}
     offset = 0
     for name, shape in shapes.items():

@@ -139,6 +139,17 @@ def test_a_full_disk_leaves_nothing_and_is_named(model: Path, tmp_path: Path) ->
     assert files(tmp_path / "out") == []
 
 
+def test_a_disk_without_room_is_told_before_fused_is_written(
+    capfd: pytest.CaptureFixture[str], model: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=400_000)  # enough for the GGUF, and not for fused/ beside it
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    status, _, error = call(capfd, *arguments(model, adapter, tmp_path / "out"))
+    assert status == 1
+    assert "GB of the disk are free" in error
+    assert not (tmp_path / "out").exists()
+
+
 def edit_json(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
     value = json.loads(file.read_text())
     change(value)

@@ -16,7 +16,7 @@ import pytest
 
 from chrysalis_mlx.errors import ExportError
 from chrysalis_mlx.gguf.architectures import SUPPORTED
-from chrysalis_mlx.gguf.writer import write_gguf
+from chrysalis_mlx.gguf.writer import plan_gguf, write_gguf
 from chrysalis_mlx.models.checkpoint import Checkpoint, write_checkpoint
 from tests import tiny
 from tests.gguf.parity import export, read_config
@@ -169,6 +169,16 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     with pytest.raises(ExportError, match=r"the export takes 0.00 GB, and 0.00 GB of the disk are free"):
         export(model_directory("llama"), tmp_path / "model.gguf")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_files_will_take_is_known_before_their_types_are_chosen(
+    model_directory: Callable[[str], Path],
+) -> None:
+    directory = model_directory("llama")
+    plan = plan_gguf(Checkpoint.open(directory), read_config(directory), directory)
+    types = ["F16", "Q8_0", "Q4_K_M"]
+    chosen = plan.choose(types, None)
+    assert plan.bytes_of(types, importance=False) == sum(chosen.tensor_bytes(name) for name in types)
 
 
 def test_the_same_input_gives_the_same_bytes(model_directory: Callable[[str], Path], tmp_path: Path) -> None:
