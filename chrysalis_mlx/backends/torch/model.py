@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from chrysalis_mlx.backends.torch.loss import Head
 from chrysalis_mlx.batches.packing import PADDING, Batch
@@ -92,10 +92,10 @@ def positions(segments: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
 
 
 class _HandedOn(nn.Module):
-    """Stands for the decoder when its output is already there."""
+    """Stands for the decoder when its output is already there; a mixture of experts asks for its router's, too."""
 
-    def forward(self, inputs_embeds: torch.Tensor, **_: Any) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+    def forward(self, inputs_embeds: torch.Tensor, **_: Any) -> MoeModelOutputWithPast:
+        return MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
 
 
 def _read(directory: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
