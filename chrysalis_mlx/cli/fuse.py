@@ -63,12 +63,7 @@ def command(
     show = partial(progress, quiet=as_json)
     options: dict[str, Any] = {"imatrix": imatrix, "verify": not no_verify, "progress": show}
     if adapter_only:
-        found = _alone(run, model, adapter, output)
-        export = Path(found["directory"])
-        if not as_json:
-            for path in found["written"].values():
-                out().print(str(path), markup=False, soft_wrap=True)
-            say(*(f"no {form}: {reason}" for form, reason in found["left_out"].items()))
+        found, export = _alone(run, model, adapter, output, as_json)
     elif run is not None:
         found, export = _of_run(run, quantize, backend, options, as_json), run / "export"
     else:
@@ -127,7 +122,9 @@ def _of_model(
     return {"model": model, "adapter": adapter, "output": output, "report": report}, output / "export"
 
 
-def _alone(run: Path | None, model: str | None, adapter: Path | None, output: Path | None) -> dict[str, Any]:
+def _alone(
+    run: Path | None, model: str | None, adapter: Path | None, output: Path | None, as_json: bool
+) -> tuple[dict[str, Any], Path]:
     from chrysalis_mlx.conversion import Given, convert_adapter, write_alone
     from chrysalis_mlx.pipeline import tuned_of
     from chrysalis_mlx.workspace import Workspace
@@ -140,4 +137,8 @@ def _alone(run: Path | None, model: str | None, adapter: Path | None, output: Pa
         assert output is not None
         directory = output
         written = convert_adapter(Given(model, adapter), directory)
-    return {"directory": directory, "written": written.written, "left_out": written.left_out}
+    if not as_json:
+        for path in written.written.values():
+            out().print(str(path), markup=False, soft_wrap=True)
+        say(*(f"no {form}: {reason}" for form, reason in written.left_out.items()))
+    return {"directory": directory, "written": written.written, "left_out": written.left_out}, directory
