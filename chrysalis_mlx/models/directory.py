@@ -79,6 +79,20 @@ class ModelDirectory:
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.open(self.path)
 
+    @cached_property
+    def generation_config(self) -> dict[str, Any]:
+        """The content of generation_config.json; empty without one.
+
+        Raises:
+            ModelError: it is not valid JSON.
+        """
+        file = self.path / "generation_config.json"
+        try:
+            content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        except ValueError as error:
+            raise ModelError(f"generation_config.json is not valid JSON: {error}", where=file) from error
+        return content if isinstance(content, dict) else {}
+
     @property
     def is_quantized(self) -> bool:
         """Whether mlx-lm packed its weights."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chrysalis_mlx.errors import ModelError
 from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.export.ollama.go_template import turn_end
 from chrysalis_mlx.models.directory import ModelDirectory
@@ -34,15 +32,10 @@ def end_tokens(model: ModelDirectory) -> tuple[EndToken, ...]:
     """
     tokenizer = model.tokenizer
     named: dict[int, list[str]] = {tokenizer.eos_id: ["tokenizer"]}
-    file = model.path / "generation_config.json"
-    try:
-        generation = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise ModelError(f"generation_config.json is not valid JSON: {error}", where=file) from error
-    special = set(tokenizer.special_tokens.values())
-    for token in _ids(generation):
+    special, generation = set(tokenizer.special_tokens.values()), _ids(model.generation_config)
+    for token in generation:
         named.setdefault(token, []).append("generation_config.json")
-    if not _ids(generation):  # an id of config.json may be left over from another tokenizer
+    if not generation:  # an id of config.json may be left over from another tokenizer
         for token in special.intersection(_ids(model.config)):
             named.setdefault(token, []).append("config.json")
     end = turn_end(tokenizer)

@@ -5,7 +5,6 @@ What a Modelfile may say, and how it is read, is in docs/modelfile.mdx and parse
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shlex
@@ -16,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chrysalis_mlx.errors import ExportError, ModelError, UsageError
+from chrysalis_mlx.errors import ExportError, UsageError
 from chrysalis_mlx.export.gate.ends import end_tokens
 from chrysalis_mlx.export.ollama.go_template import default_system, plain_turns, shows_system
 from chrysalis_mlx.gguf import architectures
@@ -68,7 +67,7 @@ def modelfile(
         ExportError: a Modelfile cannot say one of them, or the chat template shows no system prompt.
         ModelError: the chat template or generation_config.json is not valid.
     """
-    generation = _generation_config(model.path / "generation_config.json")
+    generation = model.generation_config
     chat = model.tokenizer.chat
     default = None if chat is None else default_system(chat)
     if default and _unsayable(default):
@@ -221,14 +220,6 @@ def _stops(model: ModelDirectory) -> list[str]:
     found += [name for name in _END_TOKENS if model.tokenizer.token_id(name) is not None]
     # One that a Modelfile cannot say is in the GGUF, which ends the answer as well.
     return [token for token in dict.fromkeys(found) if token and not _unsayable(token)]
-
-
-def _generation_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise ModelError(f"generation_config.json is not valid JSON: {error}", where=file) from error
-    return config if isinstance(config, dict) else {}
 
 
 def _sampling(generation: Mapping[str, Any]) -> dict[str, float]:

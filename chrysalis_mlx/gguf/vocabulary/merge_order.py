@@ -75,6 +75,11 @@ def _is_run(text: str) -> bool:
     return len(set(text)) == 1
 
 
+def _by_text(ranks: Mapping[str, int]) -> Callable[[str, str], int | None]:
+    """The rank of a merge, which depends on what it makes alone."""
+    return lambda left, right: ranks.get(left + right)
+
+
 def _order_of_runs(runs: Sequence[str], listed: Mapping[Pair, int], before: Mapping[str, int]) -> dict[str, int]:
     """Token -> rank, for runs of one character whose merges are mixed; empty where there is no such order."""
     if not all(map(_is_run, runs)):
@@ -86,7 +91,7 @@ def _order_of_runs(runs: Sequence[str], listed: Mapping[Pair, int], before: Mapp
         ranks = {**before, **candidate}
         if all(
             _merged(character * length, lambda left, right: listed.get((left, right)))
-            == _merged(character * length, lambda left, right, ranks=ranks: ranks.get(left + right))  # type: ignore[misc]
+            == _merged(character * length, _by_text(ranks))
             for character in {text[0] for text in runs}
             for length in range(2, 3 * max(len(text) for text in runs if text[0] == character) + 3)
         ):
