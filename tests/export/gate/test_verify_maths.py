@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,10 @@ def test_what_is_over_budget(kind: str, found: dict[str, float], words: list[str
 
 def test_few_positions_are_a_small_sample_of_a_quantized_file_and_not_of_an_exact_one() -> None:
     """Three of four tokens differ: it may happen in a 4-bit file, and is impossible in F16."""
+    tie = distance(positions=4, top1=0.75, kl=2e-6)
+    assert over_budget(budget_of("F16"), tie) == []
+    assert len(over_budget(budget_of("F16"), dataclasses.replace(tie, top1=0.5))) == 1
+    assert len(over_budget(budget_of("F16"), dataclasses.replace(tie, positions=400, top1=0.99))) == 1
     few = distance(positions=4, top1=0.25, kl=0.3, kl_error=0.15, perplexity=40.0, perplexity_error=0.3)
     assert over_budget(budget_of("Q4_K_M"), few) == []
     assert len(over_budget(budget_of("F16"), few)) == 3
