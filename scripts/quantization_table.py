@@ -20,11 +20,11 @@ from chrysalis_mlx.export.calibration import IMATRIX, Texts, collect, spread
 from chrysalis_mlx.export.gate.divergence import measure
 from chrysalis_mlx.export.gate.reference import Position, held_out_positions, held_out_segments, sample_text
 from chrysalis_mlx.export.lineage.base_model import plain_name
-from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.gguf.imatrix import Imatrix
 from chrysalis_mlx.gguf.quantize import TYPES
 from chrysalis_mlx.gguf.reader import import_gguf
 from chrysalis_mlx.gguf.writer import Plan, plan_gguf, write_plan
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from chrysalis_mlx.machine import choose_backend
 from chrysalis_mlx.models.checkpoint import TensorSource
 from chrysalis_mlx.models.directory import ModelDirectory

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "chrysalis_mlx"
 # Low to high. A room may import itself, the package's root (its version) and what stands beside it here.
 DATA = "models adapters blueprint batches genome"
 STAGES = "corpus training evaluation export"
+ALL = f"errors progress run gguf llamacpp {DATA} {STAGES} backends machine workspace"
 ROOMS = {
     "errors": "",
     "progress": "",
@@ -22,16 +23,22 @@ ROOMS = {
     "blueprint": "errors config gguf adapters models",
     "batches": "errors run models",
     "genome": "errors progress config run",
+    "llamacpp": "errors",
     "backends": "errors progress models adapters batches",
     "machine": "errors backends",
     "corpus": "errors progress run models blueprint batches genome",
     "training": f"errors progress run gguf {DATA} corpus backends machine",
-    "evaluation": f"errors progress run gguf {DATA} corpus backends machine",
-    "export": f"errors progress run gguf {DATA} corpus backends machine",
+    "evaluation": f"errors progress run gguf llamacpp {DATA} corpus backends machine",
+    "export": f"errors progress run gguf llamacpp {DATA} corpus evaluation backends machine",
     "workspace": f"errors run gguf {DATA} backends machine",
-    "pipeline": f"errors progress run gguf {DATA} {STAGES} backends machine workspace",
+    "pipeline": ALL,
     "conversion": f"errors progress run gguf {DATA} export backends machine",
-    "cli": f"errors progress run gguf {DATA} {STAGES} backends machine workspace pipeline conversion",
+    "inference": f"{ALL} pipeline",
+    "report": ALL,
+    "hub": "errors progress run models export",
+    "doctor": "errors run models backends machine",
+    "library": f"{ALL} pipeline conversion inference report hub doctor",
+    "cli": f"{ALL} pipeline conversion inference report hub doctor library",
     "__main__": "cli",
 }
 

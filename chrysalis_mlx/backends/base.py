@@ -7,7 +7,7 @@ names of `adapters/spec.py` and `batches/packing.py`, so that the engines can be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -91,6 +91,10 @@ class InputSquares:
     counts: npt.NDArray[np.float32]
 
 
+Choose = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int32]]
+"""Gets (B, V) float32 logits of the next token, gives (B,) token ids."""
+
+
 def always(_: StepResult) -> bool:
     """Accepts every step."""
     return True
@@ -138,6 +142,23 @@ class Engine(Protocol):
 
     def loss(self, batch: Batch) -> tuple[float, int]:
         """Sum of −log p over the batch's targets, in nats, and their number; of this process alone."""
+
+    def target_logprobs(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """(B, T) float32, log p of every target in nats; 0 where the mask is off. Of this process alone.
+
+        Their negative sum is what `loss` gives; the full logits never exist.
+        """
+
+    def continued(self, prompts: npt.NDArray[np.int32], choose: Choose) -> Iterator[npt.NDArray[np.int32]]:
+        """Continue texts of one length token by token, with a cache of keys and values; endless.
+
+        Args:
+            prompts: (B, T) token ids, T at least 1, no padding.
+            choose: picks each text's next token.
+
+        Yields:
+            (B,) the tokens that were chosen. A caller stops by not asking for more.
+        """
 
     def input_squares(self, batches: Iterable[Batch]) -> dict[str, InputSquares]:
         """What goes into every linear layer inside the transformer layers, over all tokens but padding.

@@ -273,6 +273,24 @@ class EvaluationSection:
     """How the result is measured."""
 
     max_rows: int | None = option(None, "test rows to measure perplexity on; null: all", minimum=1)
+    retention_tokens: int = option(
+        2048, "tokens of the built-in general text, so that forgetting shows; 0: none", minimum=0
+    )
+    continuations: int = option(
+        16, "texts of train, and as many of test, that are continued to see what is memorized; 0: none", minimum=0
+    )
+    continuation_tokens: int = option(64, "tokens of each continuation", minimum=16)
+    prompts: tuple[str, ...] = option(
+        ("Who are you?", "What is the capital of France?", "What is this collection of texts about?"),
+        "answered before and after the training: greedily, and drawn with the seed",
+    )
+    answer_tokens: int = option(96, "tokens of an answer, at most", minimum=1)
+    temperature: float = option(0.7, "of the drawn answers", minimum=0.01, maximum=10.0)
+    seed: int = option(0, "of the drawn answers and of the bootstrap", minimum=0)
+    resamples: int = option(1000, "bootstrap resamples behind the 95 % intervals", minimum=100)
+    file_targets: int = option(
+        256, "test tokens, and half as many general ones, that every GGUF is measured on; 0: no file is", minimum=0
+    )
 
 
 @dataclass(frozen=True)

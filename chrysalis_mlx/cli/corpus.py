@@ -44,11 +44,11 @@ def build(run: Path, origin: Origin, as_json: bool) -> None:
     Example:
       chrysalis-mlx corpus build runs/first --genome g.txt.xz --model Qwen/Qwen3-0.6B
     """
-    from chrysalis_mlx import pipeline
+    from chrysalis_mlx.pipeline.corpus import corpus
     from chrysalis_mlx.workspace import Workspace
 
     workspace = Workspace.ensure(run, origin)
-    record = pipeline.corpus(workspace, progress=partial(progress, quiet=as_json))
+    record = corpus(workspace, progress=partial(progress, quiet=as_json))
     if as_json:
         print_json({"run": run, "stage": "corpus", **record})
     else:

@@ -18,11 +18,11 @@ from chrysalis_mlx.cli.reports import show_stage
 @json_option
 def command(run: Path, backend: str, as_json: bool) -> None:
     """Measure test perplexity of the base and of the tuned model on the same tokens."""
-    from chrysalis_mlx import pipeline
+    from chrysalis_mlx.pipeline.evaluate import evaluate
     from chrysalis_mlx.workspace import Workspace
 
     workspace = Workspace.open(run)
-    record = pipeline.evaluate(workspace, backend, progress=partial(progress, quiet=as_json))
+    record = evaluate(workspace, backend, progress=partial(progress, quiet=as_json))
     if as_json:
         print_json({"run": run, "stage": "eval", **record})
     else:

@@ -93,12 +93,12 @@ def _require_one(run: Path | None, named: Mapping[str, object]) -> None:
 def _of_run(
     run: Path, quantize: tuple[str, ...], backend: str, options: Mapping[str, Any], as_json: bool
 ) -> dict[str, Any]:
-    from chrysalis_mlx import pipeline
     from chrysalis_mlx.cli.reports import show_stage
+    from chrysalis_mlx.pipeline.fuse import fuse
     from chrysalis_mlx.workspace import Workspace
 
     workspace = Workspace.open(run)
-    record = pipeline.fuse(workspace, quantize, backend, **options)
+    record = fuse(workspace, quantize, backend, **options)
     if not as_json:
         show_stage("fuse", workspace.run, record)
     return {"run": run, "stage": "fuse", **record}
@@ -126,7 +126,7 @@ def _alone(
     run: Path | None, model: str | None, adapter: Path | None, output: Path | None, as_json: bool
 ) -> tuple[dict[str, Any], Path]:
     from chrysalis_mlx.conversion import Given, convert_adapter, write_alone
-    from chrysalis_mlx.pipeline import tuned_of
+    from chrysalis_mlx.pipeline.inputs import tuned_of
     from chrysalis_mlx.workspace import Workspace
 
     if run is not None:

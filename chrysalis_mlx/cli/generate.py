@@ -36,7 +36,7 @@ def command(
     Example:
       chrysalis-mlx generate runs/first --prompt "What is a blueprint?" --quantize Q4_K_M
     """
-    from chrysalis_mlx.export.generate import generate
+    from chrysalis_mlx.inference.generate import generate
 
     file, completion = generate(
         run, prompt, quantize, raw=raw, max_tokens=max_tokens, temperature=temperature, seed=seed

@@ -46,19 +46,18 @@ def command(
       chrysalis-mlx grow runs/second --genome g.txt.xz --model Qwen/Qwen3-0.6B
       chrysalis-mlx grow runs/third --data rows.jsonl --model Qwen/Qwen3-0.6B
     """
-    from chrysalis_mlx import pipeline
+    from chrysalis_mlx.pipeline.genome import genome as make_genome
+    from chrysalis_mlx.pipeline.grow import grow
     from chrysalis_mlx.workspace import Workspace
 
     if sources and (origin.genome or origin.data):
         raise click.UsageError("--sources builds the genome; use it without --genome and --data")
     if sources:
-        genome = pipeline.genome(run, sources, progress=partial(progress, quiet=as_json))
+        genome = make_genome(run, sources, progress=partial(progress, quiet=as_json))
         origin = replace(origin, genome=genome, folder=sources.parent)
     workspace = Workspace.ensure(run, origin)
     records = {}
-    stages = pipeline.grow(
-        workspace, backend, max_minutes=max_minutes, force=force, progress=partial(progress, quiet=as_json)
-    )
+    stages = grow(workspace, backend, max_minutes=max_minutes, force=force, progress=partial(progress, quiet=as_json))
     for name, record in stages:
         records[name] = record
         if not as_json:

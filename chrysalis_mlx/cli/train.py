@@ -23,13 +23,11 @@ def command(run: Path, backend: str, max_minutes: float | None, force: bool, as_
 
     Ctrl-C finishes the step under way and saves it; a second Ctrl-C stops at once.
     """
-    from chrysalis_mlx import pipeline
+    from chrysalis_mlx.pipeline.train import train
     from chrysalis_mlx.workspace import Workspace
 
     workspace = Workspace.open(run)
-    record = pipeline.train(
-        workspace, backend, max_minutes=max_minutes, force=force, progress=partial(progress, quiet=as_json)
-    )
+    record = train(workspace, backend, max_minutes=max_minutes, force=force, progress=partial(progress, quiet=as_json))
     if record["rank"]:  # of several processes the first one speaks
         return
     if as_json:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from chrysalis_mlx import pipeline
 from chrysalis_mlx.machine import memory_bytes
+from chrysalis_mlx.pipeline import train
 from chrysalis_mlx.run import Run
 from tests.end_to_end.inputs import call, origin, report, write_inputs
 from tests.models.published import write_published
@@ -88,7 +88,7 @@ def test_train_and_grow_refuse_what_does_not_fit_unless_forced(
 ) -> None:
     write_inputs(tmp_path)
     run = tmp_path / "run"
-    monkeypatch.setattr(pipeline, "memory_bytes", lambda: 10**6)
+    monkeypatch.setattr(train, "memory_bytes", lambda: 10**6)
     status, _, err = call(capfd, "grow", run, *origin(tmp_path, tiny_model), "--backend", "mlx")
     assert status == 1
     assert "the training would take 0.0" in err

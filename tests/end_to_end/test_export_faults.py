@@ -51,7 +51,7 @@ def stop(self, offset, data):
 stream.Output.write = stop
 """
 AT_PROOF = """
-from chrysalis_mlx.export.llamacpp import LlamaServer
+from chrysalis_mlx.llamacpp.server import LlamaServer
 
 def stop(self, *arguments, **options):
     die()

@@ -21,7 +21,7 @@ import transformers
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from chrysalis_mlx.export.llamacpp import LlamaServer
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from chrysalis_mlx.models.directory import ModelDirectory
 from tests import tiny
 from tests.end_to_end.inputs import call, report

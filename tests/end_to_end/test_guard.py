@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chrysalis_mlx import backends, pipeline
+from chrysalis_mlx import backends
 from chrysalis_mlx.adapters.files import load_adapter
 from chrysalis_mlx.backends.base import Engine, StepResult, always
 from chrysalis_mlx.batches.packing import Batch
 from chrysalis_mlx.errors import TrainingError
+from chrysalis_mlx.pipeline.corpus import corpus
+from chrysalis_mlx.pipeline.train import train
 from chrysalis_mlx.training.metrics import read_metrics
 from chrysalis_mlx.workspace import Origin, Workspace
 
@@ -40,14 +42,14 @@ def poison(monkeypatch: pytest.MonkeyPatch, backend: str, *, times: int) -> None
 def workspace(inputs: Path, tiny_model: Path, tmp_path: Path) -> Workspace:
     origin = Origin(genome=inputs / "genome.txt", model=str(tiny_model), blueprint=str(inputs / "blueprint.yaml"))
     workspace = Workspace.create(tmp_path / "run", origin)
-    pipeline.corpus(workspace)
+    corpus(workspace)
     return workspace
 
 
 @pytest.mark.parametrize("backend", backends.NAMES)
 def test_nan_in_the_adapter_is_rolled_back(workspace: Workspace, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, backend, times=1)
-    report = pipeline.train(workspace, backend)["report"]
+    report = train(workspace, backend)["report"]
     assert (report["steps"], report["rollbacks"]) == (6, 1)
     events = read_metrics(workspace.run.path("training", "metrics.jsonl"))
     [event] = [event for event in events if event["kind"] == "rollback"]
@@ -64,7 +66,7 @@ def test_the_fourth_time_the_run_has_failed_with_the_reason_and_keeps_its_checkp
 ) -> None:
     poison(monkeypatch, backend, times=99)
     with pytest.raises(TrainingError, match=r"step 5: the loss is nan; after 3 rollbacks"):
-        pipeline.train(workspace, backend)
+        train(workspace, backend)
     stage = workspace.run.stage("train")
     assert stage["status"] == "failed"
     assert "the loss is nan" in stage["reason"]

@@ -74,7 +74,8 @@ MergedSource.rows = stop
 # start is a fork of one process that has imported everything and computed nothing: importing takes most of the time.
 KILLS = """
 import importlib, json, os, shutil, signal, sys
-from chrysalis_mlx import backends, pipeline, workspace
+from chrysalis_mlx import backends, workspace
+import chrysalis_mlx.pipeline.train
 from chrysalis_mlx.cli import main, train
 from chrysalis_mlx.training import checkpoint, stage
 from chrysalis_mlx.training.metrics import Metrics

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from chrysalis_mlx import pipeline
 from chrysalis_mlx.genome.build import build_genome
 from chrysalis_mlx.genome.stage import lock_now
+from chrysalis_mlx.pipeline.corpus import corpus
+from chrysalis_mlx.pipeline.evaluate import evaluate
+from chrysalis_mlx.pipeline.fuse import fuse
+from chrysalis_mlx.pipeline.train import train
 from chrysalis_mlx.training.metrics import read_metrics
 from chrysalis_mlx.workspace import Origin, Workspace
 
@@ -42,8 +45,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Workspace]:
             directory / backend,
             Origin(genome=directory / "genome.txt", model=GGUF, blueprint=str(directory / "blueprint.yaml")),
         )
-        pipeline.corpus(workspace)
-        pipeline.train(workspace, backend)
+        corpus(workspace)
+        train(workspace, backend)
         workspaces[backend] = workspace
     return workspaces
 
@@ -58,7 +61,7 @@ def test_the_losses_of_five_steps_agree_between_the_backends(runs: dict[str, Wor
 
 
 def test_the_test_perplexity_falls_and_agrees_between_the_backends(runs: dict[str, Workspace]) -> None:
-    reports = {backend: pipeline.evaluate(workspace)["report"] for backend, workspace in runs.items()}
+    reports = {backend: evaluate(workspace)["report"] for backend, workspace in runs.items()}
     for report in reports.values():
         assert report["tuned"]["perplexity"] < report["base"]["perplexity"]
     for model in ("base", "tuned"):
@@ -66,7 +69,7 @@ def test_the_test_perplexity_falls_and_agrees_between_the_backends(runs: dict[st
 
 
 def test_the_exported_files_do_what_the_trained_model_does(runs: dict[str, Workspace]) -> None:
-    report = pipeline.fuse(runs["mlx"])["report"]
+    report = fuse(runs["mlx"])["report"]
     assert report["fused"]["max_difference"] < 1e-4
     f16, q8, q4 = (report["gguf"][name] for name in ("F16", "Q8_0", "Q4_K_M"))
     for entry in (f16, q8, q4):

@@ -18,9 +18,9 @@ from chrysalis_mlx.adapters.merge import MergedSource
 from chrysalis_mlx.adapters.spec import AdapterSpec, Array, initialize, resolve_adapter
 from chrysalis_mlx.errors import ExportError, ModelError
 from chrysalis_mlx.export.adapter import AdapterFiles, Stored, write_adapter_alone, write_adapter_gguf
-from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.gguf import architectures
 from chrysalis_mlx.gguf.keys import read_keys
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from chrysalis_mlx.models.directory import ModelDirectory
 from tests import tiny
 from tests.gguf.parity import TOKENS, adapted_logprobs, export, llamacpp_logprobs, transformers_logprobs

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from chrysalis_mlx.adapters.files import save_peft
 from chrysalis_mlx.adapters.merge import MergedSource
 from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec, initialize, resolve_adapter
-from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.gguf.writer import Written, write_gguf
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from chrysalis_mlx.models.checkpoint import Checkpoint
 
 TOKENS = [5, 300, 17, 44, 101, 260, 260, 3, 400, 511, 9, 77, 350, 12, 66, 19]

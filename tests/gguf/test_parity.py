@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.gguf.architectures import FAMILIES, Family
 from chrysalis_mlx.gguf.architectures.cohere2 import Cohere2
 from chrysalis_mlx.gguf.architectures.gemma2 import Gemma2
@@ -23,6 +22,7 @@ from chrysalis_mlx.gguf.architectures.qwen2 import Qwen2
 from chrysalis_mlx.gguf.architectures.qwen3 import Qwen3
 from chrysalis_mlx.gguf.architectures.qwen3_moe import Qwen3Moe
 from chrysalis_mlx.gguf.architectures.smollm3 import SmolLM3
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from tests.gguf.conftest import EXPORTED
 from tests.gguf.parity import (
     LONG,

@@ -17,9 +17,9 @@ import pytest
 import transformers
 
 from chrysalis_mlx.errors import ModelError
-from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.gguf.reader import GGUFModel, import_gguf
 from chrysalis_mlx.gguf.vocabulary.hard_strings import HARD_STRINGS
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from chrysalis_mlx.models.checkpoint import Checkpoint
 from tests.gguf.conftest import BUILDERS
 from tests.gguf.parity import TOKENS, export, read_config, transformers_logprobs

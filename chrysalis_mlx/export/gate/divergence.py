@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chrysalis_mlx.export.gate.reference import Position
-from chrysalis_mlx.export.llamacpp import LlamaServer
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from chrysalis_mlx.progress import Progress, silent
 
 TOP = 1024  # tokens of each distribution that llama.cpp is asked for; the whole vocabulary at WHOLE positions

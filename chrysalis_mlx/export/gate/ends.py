@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.export.ollama.go_template import turn_end
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from chrysalis_mlx.models.directory import ModelDirectory
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from chrysalis_mlx.errors import CorpusError, ExportError
 from chrysalis_mlx.export.gate.token_ids import differing_ids
-from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.gguf.vocabulary.agreement import Agreement
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from chrysalis_mlx.models.chat import ChatTemplate
 from chrysalis_mlx.models.tokenizer import Tokenizer
 

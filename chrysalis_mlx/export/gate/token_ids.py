@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chrysalis_mlx.export.llamacpp import LlamaServer
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from chrysalis_mlx.models.tokenizer import Tokenizer
 
 _SHOWN_TEXT, _SHOWN_IDS = 80, 16

@@ -14,8 +14,8 @@ from chrysalis_mlx.export.gate.ends import EndToken, missed_ends
 from chrysalis_mlx.export.gate.prompts import Prompts, compare_prompts
 from chrysalis_mlx.export.gate.reference import Reference
 from chrysalis_mlx.export.gate.token_ids import TokenIds, compare_token_ids
-from chrysalis_mlx.export.llamacpp import Completion, LlamaServer
 from chrysalis_mlx.gguf.keys import read_keys
+from chrysalis_mlx.llamacpp.server import Completion, LlamaServer
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from chrysalis_mlx.progress import Progress, silent
 

@@ -20,9 +20,9 @@ from chrysalis_mlx.export.gate.budgets import budget_of, over_budget
 from chrysalis_mlx.export.gate.divergence import measure
 from chrysalis_mlx.export.gate.reference import Reference, held_out_segments, make_reference, sample_lines, sample_text
 from chrysalis_mlx.export.gate.verify import Verification, verify_gguf
-from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.gguf.architectures import permute
 from chrysalis_mlx.gguf.quantize import TYPES
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from chrysalis_mlx.models.directory import ModelDirectory
 from tests import tiny
 from tests.gguf.parity import export

@@ -11,11 +11,11 @@ import pytest
 import tokenizers
 
 from chrysalis_mlx.errors import ExportError, ModelError
-from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.gguf.vocabulary import pretokenizers
 from chrysalis_mlx.gguf.vocabulary.hard_strings import HARD_STRINGS, special_token_strings
 from chrysalis_mlx.gguf.vocabulary.pretokenizer_hashes import NAMES, fingerprint
 from chrysalis_mlx.gguf.vocabulary.vocabulary import Vocabulary
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from tests import tiny, vocabularies
 
 SMOLLM2 = os.environ.get("CHRYSALIS_SMOLLM2_GGUF")

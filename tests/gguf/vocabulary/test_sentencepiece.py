@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from chrysalis_mlx.errors import ExportError
-from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.gguf.vocabulary import merge_order
 from chrysalis_mlx.gguf.vocabulary.hard_strings import HARD_STRINGS, special_token_strings
 from chrysalis_mlx.gguf.vocabulary.special_tokens import TokenType
 from chrysalis_mlx.gguf.vocabulary.vocabulary import Vocabulary
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from tests import vocabularies
 from tests.gguf.vocabulary.test_vocabulary import edit

@@ -10,9 +10,9 @@ import pytest
 import tokenizers
 
 from chrysalis_mlx.errors import ExportError
-from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.gguf.vocabulary.special_tokens import AddedToken, TokenType, added_type
 from chrysalis_mlx.gguf.vocabulary.vocabulary import Vocabulary
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from tests import tiny, vocabularies
 from tests.gguf.vocabulary.test_vocabulary import edit

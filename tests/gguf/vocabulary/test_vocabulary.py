@@ -15,11 +15,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from chrysalis_mlx.errors import ExportError, ModelError
-from chrysalis_mlx.export.llamacpp import LlamaServer
 from chrysalis_mlx.gguf.vocabulary import bpe
 from chrysalis_mlx.gguf.vocabulary.hard_strings import HARD_STRINGS
 from chrysalis_mlx.gguf.vocabulary.special_tokens import TokenType
 from chrysalis_mlx.gguf.vocabulary.vocabulary import Vocabulary
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from tests import tiny, vocabularies
 from tests.gguf.parity import export, read_config

@@ -1,6 +1,6 @@
 """A GGUF in embedded llama.cpp: tokens, distributions and text, exactly as users of the file will get them.
 
-llama.cpp runs in a child process (`llamacpp_process`), because it writes to the terminal past Python, keeps its memory,
+llama.cpp runs in a child process (`process`), because it writes to the terminal past Python, keeps its memory,
 and ends the whole process when one of its assertions fails.
 """
 
@@ -91,7 +91,7 @@ class LlamaServer:
             if not path.is_file():
                 raise ExportError("there is no such GGUF file", where=path)
         self._log = tempfile.TemporaryFile()
-        script = Path(__file__).with_name("llamacpp_process.py")
+        script = Path(__file__).with_name("process.py")
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(script)],
             stdin=subprocess.PIPE,

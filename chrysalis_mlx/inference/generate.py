@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from chrysalis_mlx.errors import UsageError
-from chrysalis_mlx.export.llamacpp import Completion, LlamaServer
+from chrysalis_mlx.llamacpp.server import Completion, LlamaServer
 from chrysalis_mlx.run import Run
 
 

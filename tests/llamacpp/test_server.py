@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from chrysalis_mlx.errors import ExportError
-from chrysalis_mlx.export.llamacpp import LlamaServer, _environment
+from chrysalis_mlx.llamacpp.server import LlamaServer, _environment
 from tests import tiny
 from tests.gguf.parity import export
 

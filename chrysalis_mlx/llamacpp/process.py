@@ -1,4 +1,4 @@
-"""The child process of `chrysalis_mlx.export.llamacpp.LlamaServer`.
+"""The child process of `chrysalis_mlx.llamacpp.server.LlamaServer`.
 
 Started as a script, it imports nothing of chrysalis-mlx: it reads one line of JSON settings, loads the GGUF, prints the
 address of llama.cpp's server and lives until its standard input closes, which happens when the parent dies too.
