@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from chrysalis_mlx.cli.options import origin_options, run_argument
 from chrysalis_mlx.cli.output import json_option, print_json, progress
-from chrysalis_mlx.cli.reports import show_stage
-
-if TYPE_CHECKING:
-    from chrysalis_mlx.workspace import Origin
+from chrysalis_mlx.cli.reports import tell
 
 
 class _BuildUnlessNamed(click.Group):
@@ -35,7 +32,7 @@ def command() -> None:
 @run_argument
 @origin_options
 @json_option
-def build(run: Path, origin: Origin, as_json: bool) -> None:
+def build(run: Path, origin: dict[str, Any], as_json: bool) -> None:
     """Make train.jsonl, valid.jsonl and test.jsonl in RUN/corpus.
 
     A new RUN needs --genome or --data, and --model unless the blueprint names one.
@@ -44,15 +41,10 @@ def build(run: Path, origin: Origin, as_json: bool) -> None:
     Example:
       chrysalis-mlx corpus build runs/first --genome g.txt.xz --model Qwen/Qwen3-0.6B
     """
-    from chrysalis_mlx.pipeline.corpus import corpus
-    from chrysalis_mlx.workspace import Workspace
+    from chrysalis_mlx.library.run import begin
 
-    workspace = Workspace.ensure(run, origin)
-    record = corpus(workspace, progress=partial(progress, quiet=as_json))
-    if as_json:
-        print_json({"run": run, "stage": "corpus", **record})
-    else:
-        show_stage("corpus", workspace.run, record)
+    begun = begin(run, **origin)
+    tell(begun, begun.make_corpus(progress=partial(progress, quiet=as_json)), as_json)
 
 
 @command.command()

@@ -94,14 +94,13 @@ def _of_run(
     run: Path, quantize: tuple[str, ...], backend: str, options: Mapping[str, Any], as_json: bool
 ) -> dict[str, Any]:
     from chrysalis_mlx.cli.reports import show_stage
-    from chrysalis_mlx.pipeline.fuse import fuse
-    from chrysalis_mlx.workspace import Workspace
+    from chrysalis_mlx.library.run import open_run
 
-    workspace = Workspace.open(run)
-    record = fuse(workspace, quantize, backend, **options)
+    opened = open_run(run)
+    stage = opened.fuse(quantize, backend, **options)
     if not as_json:
-        show_stage("fuse", workspace.run, record)
-    return {"run": run, "stage": "fuse", **record}
+        show_stage("fuse", opened.record, stage.record)
+    return {"run": run, "stage": "fuse", **stage.record}
 
 
 def _of_model(

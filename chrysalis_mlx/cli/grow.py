@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from chrysalis_mlx.cli.options import backend_option, force_option, max_minutes_option, origin_options, run_argument
 from chrysalis_mlx.cli.output import json_option, print_json, progress
 from chrysalis_mlx.cli.reports import show_stage
-
-if TYPE_CHECKING:
-    from chrysalis_mlx.workspace import Origin
 
 
 @click.command(name="grow")
@@ -32,7 +28,7 @@ if TYPE_CHECKING:
 def command(
     run: Path,
     sources: Path | None,
-    origin: Origin,
+    origin: dict[str, Any],
     backend: str,
     max_minutes: float | None,
     force: bool,
@@ -46,21 +42,16 @@ def command(
       chrysalis-mlx grow runs/second --genome g.txt.xz --model Qwen/Qwen3-0.6B
       chrysalis-mlx grow runs/third --data rows.jsonl --model Qwen/Qwen3-0.6B
     """
-    from chrysalis_mlx.pipeline.genome import genome as make_genome
-    from chrysalis_mlx.pipeline.grow import grow
-    from chrysalis_mlx.workspace import Workspace
+    from chrysalis_mlx.library.run import begin
 
-    if sources and (origin.genome or origin.data):
+    if sources and (origin["genome"] or origin["data"]):
         raise click.UsageError("--sources builds the genome; use it without --genome and --data")
-    if sources:
-        genome = make_genome(run, sources, progress=partial(progress, quiet=as_json))
-        origin = replace(origin, genome=genome, folder=sources.parent)
-    workspace = Workspace.ensure(run, origin)
+    show = partial(progress, quiet=as_json)
+    begun = begin(run, sources=sources, **origin, progress=show)
     records = {}
-    stages = grow(workspace, backend, max_minutes=max_minutes, force=force, progress=partial(progress, quiet=as_json))
-    for name, record in stages:
-        records[name] = record
+    for stage in begun.grow(backend, max_minutes=max_minutes, force=force, progress=show):
+        records[stage.name] = stage.record
         if not as_json:
-            show_stage(name, workspace.run, record)
+            show_stage(stage.name, begun.record, stage.record)
     if as_json:
         print_json({"run": run, "stages": records})

@@ -29,14 +29,15 @@ force_option = click.option("--force", is_flag=True, help="Train even if `plan` 
 
 
 def origin_options(function: F) -> F:
-    """Add `--genome`, `--data`, `--model` and `--blueprint`, as the parameter `origin`."""
+    """Add `--genome`, `--data`, `--model` and `--blueprint`, as the parameter `origin`.
+
+    It is what `library.run.begin` takes by name.
+    """
 
     @functools.wraps(function)
     def with_origin(*args: Any, **kwargs: Any) -> Any:
-        from chrysalis_mlx.workspace import Origin
-
         names = ("genome", "data", "model", "blueprint")
-        return function(*args, origin=Origin(**{name: kwargs.pop(name) for name in names}), **kwargs)
+        return function(*args, origin={name: kwargs.pop(name) for name in names}, **kwargs)
 
     decorated: Any = with_origin
     for option in (

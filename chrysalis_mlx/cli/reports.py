@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from chrysalis_mlx.cli.output import out, say, table
+from chrysalis_mlx.cli.output import out, print_json, say, table
 from chrysalis_mlx.run import Run
 
+if TYPE_CHECKING:
+    from chrysalis_mlx.library.results import Stage
+    from chrysalis_mlx.library.run import Run as LibraryRun
 
-def show_stage(name: str, run: Run, record: dict[str, Any]) -> None:
+
+def show_stage(name: str, run: Run, record: Mapping[str, Any]) -> None:
     """Print one stage's report, and what the user was told while it ran."""
     if record["status"] == "paused":
         done = f"paused after {record['seconds']:.1f} s; run the same command again to go on"
@@ -19,6 +23,14 @@ def show_stage(name: str, run: Run, record: dict[str, Any]) -> None:
     out().print(f"[bold]{name}[/bold]: {done}")
     say(*(f"note: {note}" for note in record.get("notes", ())))
     _REPORTS[name](run, record["report"])
+
+
+def tell(run: LibraryRun, stage: Stage, as_json: bool) -> None:
+    """Print what a command that runs one stage has to say."""
+    if as_json:
+        print_json({"run": run.directory, "stage": stage.name, **stage.record})
+    else:
+        show_stage(stage.name, run.record, stage.record)
 
 
 def _corpus(run: Run, report: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from chrysalis_mlx.cli.options import backend_option, force_option, max_minutes_option, run_argument
-from chrysalis_mlx.cli.output import json_option, print_json, progress
-from chrysalis_mlx.cli.reports import show_stage
+from chrysalis_mlx.cli.output import json_option, progress
+from chrysalis_mlx.cli.reports import tell
 
 
 @click.command(name="train")
@@ -23,14 +23,9 @@ def command(run: Path, backend: str, max_minutes: float | None, force: bool, as_
 
     Ctrl-C finishes the step under way and saves it; a second Ctrl-C stops at once.
     """
-    from chrysalis_mlx.pipeline.train import train
-    from chrysalis_mlx.workspace import Workspace
+    from chrysalis_mlx.library.run import open_run
 
-    workspace = Workspace.open(run)
-    record = train(workspace, backend, max_minutes=max_minutes, force=force, progress=partial(progress, quiet=as_json))
-    if record["rank"]:  # of several processes the first one speaks
-        return
-    if as_json:
-        print_json({"run": run, "stage": "train", **record})
-    else:
-        show_stage("train", workspace.run, record)
+    opened = open_run(run)
+    stage = opened.train(backend, max_minutes=max_minutes, force=force, progress=partial(progress, quiet=as_json))
+    if not stage.record["rank"]:  # of several processes the first one speaks
+        tell(opened, stage, as_json)
