@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chrysalis_mlx.errors import ChrysalisError
     from chrysalis_mlx.evaluation.results import Evaluation
-    from chrysalis_mlx.library.results import CorpusResult, Export, Stage, TrainedAdapter
+    from chrysalis_mlx.export.results import ExportedFile, Exports
+    from chrysalis_mlx.library.results import CorpusResult, Stage, TrainedAdapter
     from chrysalis_mlx.library.run import Run, begin, grow, open_run
 
 __version__ = "0.1.0"
@@ -22,7 +23,8 @@ __all__ = [
     "ChrysalisError",
     "CorpusResult",
     "Evaluation",
-    "Export",
+    "ExportedFile",
+    "Exports",
     "Run",
     "Stage",
     "TrainedAdapter",
@@ -35,7 +37,8 @@ __all__ = [
 _PLACES = {
     "errors": ("ChrysalisError",),
     "evaluation.results": ("Evaluation",),
-    "library.results": ("CorpusResult", "Export", "Stage", "TrainedAdapter"),
+    "export.results": ("ExportedFile", "Exports"),
+    "library.results": ("CorpusResult", "Stage", "TrainedAdapter"),
     "library.run": ("Run", "begin", "grow", "open_run"),
 }
 

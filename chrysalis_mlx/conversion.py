@@ -11,10 +11,11 @@ from typing import Any
 from chrysalis_mlx import backends
 from chrysalis_mlx.adapters.foreign import named_base, open_adapter
 from chrysalis_mlx.backends.base import Engine
+from chrysalis_mlx.batches.paragraphs import spread
 from chrysalis_mlx.blueprint.schema import ExportSection
 from chrysalis_mlx.errors import UsageError
 from chrysalis_mlx.export.adapter import AdapterFiles, write_adapter_alone
-from chrysalis_mlx.export.calibration import Texts, spread
+from chrysalis_mlx.export.calibration import Texts
 from chrysalis_mlx.export.export import Request, export_model
 from chrysalis_mlx.export.gate.reference import held_out_segments, sample_text
 from chrysalis_mlx.export.lineage.lineage import Lineage, metadata

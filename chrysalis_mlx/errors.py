@@ -9,8 +9,9 @@
     ├── RunError          a run directory of something else, or a stage out of order
     ├── BackendError      a framework that is missing or cannot do what is asked
     ├── TrainingError     a training run that cannot go on
-    └── ExportError       fusing, quantizing or writing a model
-        └── VerificationError   the exported file does not do what the trained model does
+    ├── ExportError       fusing, quantizing or writing a model
+    │   └── VerificationError   the exported file does not do what the trained model does
+    └── HubError          the Hugging Face Hub, which does not take what is sent
 
 Anything else that escapes is a bug in chrysalis-mlx and is shown with its traceback.
 """
@@ -99,3 +100,7 @@ class ExportError(ChrysalisError):
 
 class VerificationError(ExportError):
     """An exported file does not behave like the model that was trained."""
+
+
+class HubError(ChrysalisError):
+    """The Hub cannot be reached, or does not take what is sent."""

@@ -24,6 +24,7 @@ from chrysalis_mlx import __version__
 from chrysalis_mlx.errors import RunError
 
 SCHEMA = 1
+STAGES = ("corpus", "train", "eval", "fuse")
 PACKAGES = ("mlx", "mlx-lm", "torch", "transformers", "peft", "numpy", "tokenizers", "gguf", "xllamacpp")
 
 
@@ -191,6 +192,17 @@ class Run:
         record = self.stage(name)
         status: str = record.get("status", "")
         return "interrupted" if status == "running" and _is_gone(record.get("process", {})) else status
+
+    def state(self) -> tuple[str, str, str | None]:
+        """What the whole run is (`status`, or begun), which stage says so, and why it failed."""
+        statuses = {name: self.status(name) for name in STAGES}
+        for name, status in statuses.items():
+            if status not in ("done", ""):
+                gone = "its process is gone" if status == "interrupted" else None
+                return status, name, self.stage(name).get("reason", gone)
+        if statuses[STAGES[-1]] == "done":
+            return "done", STAGES[-1], None
+        return "begun", next(name for name, status in statuses.items() if not status), None
 
     @contextlib.contextmanager
     def recording(self, name: str, inputs: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from chrysalis_mlx.blueprint.adapter import adapter_spec
 from chrysalis_mlx.blueprint.library import find_blueprint
 from chrysalis_mlx.blueprint.load import dump_blueprint, load_blueprint, to_dict
 from chrysalis_mlx.blueprint.match import best_blueprint
-from chrysalis_mlx.blueprint.schema import Blueprint
+from chrysalis_mlx.blueprint.schema import Blueprint, ModelSection
 from chrysalis_mlx.errors import CorpusError, ModelError, RunError, UsageError
 from chrysalis_mlx.genome.history import History
 from chrysalis_mlx.genome.manifest import copy_manifest
@@ -250,9 +250,12 @@ def _material(origin: Origin, directory: Path, blueprint: Blueprint) -> dict[str
 
 
 def _with_model(blueprint: Blueprint, model: str | None) -> Blueprint:
+    """The blueprint on this model. A revision belongs to the model that it names; where it names none, to this one."""
     if model is None:
         return blueprint
-    return dataclasses.replace(blueprint, model=dataclasses.replace(blueprint.model, source=model))
+    own = blueprint.model.source in (None, model)
+    section = ModelSection(model, blueprint.model.revision if own else None)
+    return dataclasses.replace(blueprint, model=section)
 
 
 def _adapter_spec(blueprint: Blueprint, model: ModelDirectory) -> AdapterSpec:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from chrysalis_mlx import backends
+from chrysalis_mlx.batches.paragraphs import spread
 from chrysalis_mlx.errors import ExportError
-from chrysalis_mlx.export.calibration import IMATRIX, Texts, collect, spread
+from chrysalis_mlx.export.calibration import IMATRIX, Texts, collect
 from chrysalis_mlx.export.gate.divergence import measure
 from chrysalis_mlx.export.gate.reference import Position, held_out_positions, held_out_segments, sample_text
 from chrysalis_mlx.export.lineage.base_model import plain_name

@@ -34,13 +34,13 @@ ROOMS = {
     "corpus": "errors progress run models blueprint batches genome",
     "training": f"errors progress run gguf {DATA} corpus backends machine",
     "evaluation": f"errors progress records run gguf llamacpp {DATA} corpus backends machine",
-    "export": f"errors progress run gguf llamacpp {DATA} corpus evaluation backends machine",
+    "export": f"errors progress records run gguf llamacpp {DATA} corpus evaluation backends machine",
     "workspace": f"errors run gguf {DATA} backends machine",
     "pipeline": ALL,
     "conversion": f"errors progress run gguf {DATA} export backends machine",
     "inference": f"{ALL} pipeline",
     "report": f"{ALL} records",
-    "hub": "errors progress run models export",
+    "hub": "errors progress run models genome evaluation export",
     "doctor": "errors run models backends machine",
     "library": f"{ALL} records pipeline conversion inference report hub doctor",
     "cli": f"{ALL} pipeline conversion inference report hub doctor library",
@@ -48,7 +48,7 @@ ROOMS = {
 }
 
 # What the other rooms see of the backends. The frameworks behind them are reached through `backends.load`.
-BACKENDS_SEEN = {"chrysalis_mlx.backends", "chrysalis_mlx.backends.base", "chrysalis_mlx.backends.measure"}
+BACKENDS_SEEN = {f"chrysalis_mlx.backends{module}" for module in ("", ".base", ".facts", ".measure")}
 
 # These come in through one door.
 DOORS = {

@@ -238,3 +238,15 @@ def test_without_a_blueprint_the_record_says_why_it_is_this_one(tmp_path: Path, 
     assert workspace.run.record["blueprint"]["reason"] == "; ".join(match.reasons) != ""
     # Named or not, it is the same blueprint.
     assert Workspace.ensure(tmp_path / "run", Origin(blueprint=match.name)).blueprint == workspace.blueprint
+
+
+def test_a_revision_belongs_to_the_model_that_the_blueprint_names(
+    tmp_path: Path, given: tuple[Path, Path], tiny_model: Path
+) -> None:
+    for named, kept in (("", "v1"), (f"source: {tiny_model}, ", "v1"), ("source: owner/other, ", None)):
+        text = f"name: r\nmodel: {{{named}revision: v1}}\n" + given[1].read_text().split("\n", 1)[1]
+        (tmp_path / "blueprint.yaml").write_text(text)
+        origin = Origin(given[0], model=str(tiny_model), blueprint=str(tmp_path / "blueprint.yaml"))
+        run = tmp_path / f"run{len(named)}"
+        assert Workspace.create(run, origin).blueprint.model.revision == kept
+        assert Workspace.ensure(run, origin).blueprint.model.revision == kept

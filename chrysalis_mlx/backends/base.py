@@ -158,6 +158,9 @@ class Engine(Protocol):
 
         Yields:
             (B,) the tokens that were chosen. A caller stops by not asking for more.
+
+        Raises:
+            ModelError: a text gets longer than a sliding window that the backend's model does not have.
         """
 
     def input_squares(self, batches: Iterable[Batch]) -> dict[str, InputSquares]:

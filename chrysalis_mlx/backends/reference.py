@@ -79,19 +79,27 @@ def loss_sum(
     Returns:
         the sum, the number of targets, and pull: d(sum) -> dlogits.
     """
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    probabilities: Array = np.exp(shifted)
-    total = probabilities.sum(axis=-1, keepdims=True)
-    log_p = np.take_along_axis(shifted, targets[..., None], axis=-1) - np.log(total)
-    probabilities /= total
+    log_p = _log_softmax(logits)
 
     def pull(dsum: float) -> Array:
-        dlogits = probabilities.copy()
+        dlogits: Array = np.exp(log_p)
         np.put_along_axis(dlogits, targets[..., None], np.take_along_axis(dlogits, targets[..., None], -1) - 1.0, -1)
         dlogits *= mask[..., None] * dsum
         return dlogits
 
-    return float(-(log_p[..., 0] * mask).sum()), int(mask.sum()), pull
+    return float(-target_logprobs(logits, targets, mask).sum()), int(mask.sum()), pull
+
+
+def target_logprobs(logits: Array, targets: npt.NDArray[np.int32], mask: npt.NDArray[np.bool_]) -> Array:
+    """log p of every target, in nats, (B, T); 0 where the mask is off. The arguments are those of `loss_sum`."""
+    chosen: Array = np.take_along_axis(_log_softmax(logits), targets[..., None], axis=-1)[..., 0]
+    return np.where(mask, chosen, 0.0)
+
+
+def _log_softmax(logits: Array) -> Array:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_p: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return log_p
 
 
 def _outer(left: Array, right: Array) -> Array:

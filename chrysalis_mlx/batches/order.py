@@ -76,8 +76,16 @@ class PackedRows:
 
     def in_order(self, batch_size: int, limit: int | None = None) -> list[Batch]:
         """Fixed batches of the first `limit` rows of a seeded order, for measuring; no row twice."""
-        chosen = self._shuffled(0)[:limit].tolist()
+        chosen = self._first(limit)
         return [self._assemble(chosen[at : at + batch_size]) for at in range(0, len(chosen), batch_size)]
+
+    def members(self, limit: int | None = None) -> list[list[int]]:
+        """Which segments, by their place in the corpus, are in each of the rows of `in_order`."""
+        return [self.rows[row] for row in self._first(limit)]
+
+    def _first(self, limit: int | None) -> list[int]:
+        found: list[int] = self._shuffled(0)[:limit].tolist()
+        return found
 
     def _row_at(self, position: int) -> int:
         epoch, index = divmod(position, self.epoch_length)

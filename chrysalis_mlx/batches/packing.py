@@ -96,6 +96,27 @@ def assemble(rows: Sequence[Sequence[Segment]], row_length: int) -> Batch:
     return Batch(tokens, targets, mask, numbers)
 
 
+def unpack(values: npt.NDArray[np.float32], rows: Sequence[Sequence[Segment]]) -> list[list[npt.NDArray[np.float32]]]:
+    """Give values at the targets of a batch back to its segments.
+
+    Args:
+        values: (B, T), one for every target, as `assemble` laid them out.
+        rows: what the batch was assembled of.
+
+    Returns:
+        for every segment of every row (n,), one for each of its supervised tokens.
+    """
+    found: list[list[npt.NDArray[np.float32]]] = []
+    for own, row in zip(values, rows, strict=True):
+        found.append([])
+        start = 0
+        for segment in row:
+            end = start + len(segment.tokens)
+            found[-1].append(own[start : end - 1][segment.supervised[1:]])
+            start = end
+    return found
+
+
 def attention_mask(segments: npt.NDArray[np.int32], window: int | None = None) -> npt.NDArray[np.bool_]:
     """Who may attend to whom: causal, inside one segment, and within `window` tokens when given.
 

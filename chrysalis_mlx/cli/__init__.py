@@ -6,11 +6,15 @@ This module holds the frame: the table of commands, which are imported only when
     1    failed: a ChrysalisError or an OSError, printed without its traceback unless -v is given
     2    usage: unknown option, missing argument, options that contradict each other
     130  interrupted with Ctrl-C; what was finished is kept
+
+With --json a command that fails prints {"error": {"kind", "what", "where", "fix"}} on standard output, unless it has
+printed its report already; wrong usage that click finds, and Ctrl-C, print nothing there.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -20,7 +24,7 @@ from dataclasses import dataclass
 import click
 
 from chrysalis_mlx import __version__
-from chrysalis_mlx.errors import ChrysalisError
+from chrysalis_mlx.errors import BlueprintError, ChrysalisError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "grow": ("chrysalis_mlx.cli.grow:command", "Run every stage in order; run again, skip what is done."),
@@ -36,17 +40,31 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("chrysalis_mlx.cli.eval:command", "Measure the base and the tuned model on the test texts."),
     "fuse": ("chrysalis_mlx.cli.fuse:command", "Merge an adapter and write GGUF files, verified in llama.cpp."),
     "lineage": ("chrysalis_mlx.cli.lineage:command", "Tell what a GGUF or a run was made from, and prove it."),
-    "runs": ("chrysalis_mlx.cli.runs:command", "List runs: how far they are, and why some failed."),
+    "chat": ("chrysalis_mlx.cli.chat:command", "Talk to the exported model, or to any GGUF."),
     "generate": ("chrysalis_mlx.cli.generate:command", "Answer a prompt with the exported model."),
+    "serve": ("chrysalis_mlx.cli.serve:command", "Serve the exported model over OpenAI's API, here."),
+    "report": ("chrysalis_mlx.cli.report:command", "Show a run, or compare runs, as one HTML page."),
+    "push": ("chrysalis_mlx.cli.push:command", "Send a run's files to the Hugging Face Hub."),
+    "runs": ("chrysalis_mlx.cli.runs:command", "List runs: how far they are, and why some failed."),
+    "doctor": ("chrysalis_mlx.cli.doctor:command", "Examine this machine, and say what to mend."),
+    "completion": ("chrysalis_mlx.cli.completion:command", "Print what lets a shell complete the commands."),
 }
 """Name -> ("module:attribute", one line of help), in the order of the pipeline. Reading it imports nothing."""
 
 
 @dataclass
 class Settings:
-    """What the options of the group say to every command (`click.pass_obj`)."""
+    """What holds for a call of any command (`click.pass_obj`).
+
+    Attributes:
+        verbose: `-v` was given.
+        as_json: `--json` was given.
+        reported: the one JSON object is printed.
+    """
 
     verbose: bool = False
+    as_json: bool = False
+    reported: bool = False
 
 
 class LazyGroup(click.Group):
@@ -109,7 +127,13 @@ def _accept_verbose(command: click.Command) -> None:
 def group() -> None:
     """From a set of repositories to a small language model that runs in Ollama or llama.cpp.
 
-    "grow" does everything; the other commands are its stages, one by one.
+    "grow" does everything; the other commands are its stages, one by one, and what looks at them.
+
+    \b
+    Examples:
+      chrysalis-mlx doctor
+      chrysalis-mlx grow runs/first --genome g.txt.xz --model Qwen/Qwen3-0.6B
+      chrysalis-mlx chat runs/first
     """
 
 
@@ -120,6 +144,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; None takes them from `sys.argv`.
     """
     settings = Settings()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that has not all characters is no reason to fail
     try:
         status = group.main(
             args=None if argv is None else list(argv), prog_name="chrysalis-mlx", standalone_mode=False, obj=settings
@@ -137,25 +164,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except ChrysalisError as error:
-        _print_error(error, settings.verbose)
+        _print_error(error, settings)
         return error.exit_status
     except BrokenPipeError:
-        # The reader (`| head`) has what it wanted. Python would complain again at its last flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         return 1
     except OSError as error:  # a full disk, no permission, a file where a directory should be: the machine, not a bug
-        _print_error(error, settings.verbose)
+        _print_error(error, settings)
         return 1
 
 
-def _print_error(error: Exception, verbose: bool) -> None:
+def _print_error(error: ChrysalisError | OSError, settings: Settings) -> None:
     from rich.text import Text
 
-    from chrysalis_mlx.cli.output import console, printable
+    from chrysalis_mlx.cli.output import console, print_json, printable
 
-    if verbose:
+    if settings.verbose:
         import traceback
 
         traceback.print_exception(error)
     # Text, not markup: a path or a value may hold square brackets. soft_wrap keeps a path in one piece.
     console().print(Text.assemble(("error: ", "red"), printable(str(error), lines=True)), soft_wrap=True)
+    if settings.as_json and not settings.reported:
+        try:
+            print_json({"error": _described(error)})
+        except BrokenPipeError:
+            _close_output()
+
+
+def _close_output() -> None:
+    """The reader (`| head`) has what it wanted. Python would complain again at its last flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _described(error: ChrysalisError | OSError) -> dict[str, object]:
+    kind = type(error).__name__
+    if isinstance(error, OSError):
+        where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else None
+        return {"kind": kind, "what": error.strerror or str(error), "where": where, "fix": None}
+    told: dict[str, object] = {"kind": kind, "what": error.what, "where": error.where, "fix": error.fix}
+    return told | {"problems": list(error.problems)} if isinstance(error, BlueprintError) else told

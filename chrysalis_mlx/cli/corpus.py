@@ -25,7 +25,13 @@ class _BuildUnlessNamed(click.Group):
 # An option that is not the group's own is one of `build`, so that it may stand before RUN as with every other stage.
 @click.group(name="corpus", cls=_BuildUnlessNamed, context_settings={"ignore_unknown_options": True})
 def command() -> None:
-    """Make the training texts of a run, or look at them. `corpus RUN` makes them."""
+    """Make the training texts of a run, or look at them. `corpus RUN` makes them.
+
+    \b
+    Examples:
+      chrysalis-mlx corpus runs/first --genome g.txt.xz --model Qwen/Qwen3-0.6B
+      chrysalis-mlx corpus show runs/first
+    """
 
 
 @command.command()
@@ -50,7 +56,13 @@ def build(run: Path, origin: dict[str, Any], as_json: bool) -> None:
 @command.command()
 @run_argument
 @click.option("--rows", default=3, show_default=True, type=click.IntRange(min=0), help="How many rows to draw.")
-@click.option("--side", default="train", show_default=True, type=click.Choice(["train", "valid", "test"]))
+@click.option(
+    "--side",
+    default="train",
+    show_default=True,
+    type=click.Choice(["train", "valid", "test"]),
+    help="Whose rows to look at.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Which rows these are.")
 @click.option("--framing", help="Only rows framed this way, such as chat, or of this form of your own data.")
 @click.option("--path", help="Only rows whose REPOSITORY/PATH matches this glob.")

@@ -17,7 +17,15 @@ from chrysalis_mlx.cli.reports import show_stage
 @backend_option
 @json_option
 def command(run: Path, backend: str, as_json: bool) -> None:
-    """Measure test perplexity of the base and of the tuned model on the same tokens."""
+    """Measure what the training changed: the base, the tuned model and every exported file on the same texts.
+
+    Perplexity on held-out texts and on general English, copies from the corpus, and answers to fixed prompts. Run it
+    again after `fuse` to measure the new files alone; interrupted, it goes on where it stopped.
+
+    \b
+    Example:
+      chrysalis-mlx eval runs/first
+    """
     from chrysalis_mlx.pipeline.evaluate import evaluate
     from chrysalis_mlx.workspace import Workspace
 

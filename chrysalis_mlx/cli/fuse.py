@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from chrysalis_mlx.cli.options import backend_option
+from chrysalis_mlx.cli.options import ModelName, RunPath, TypeName, backend_option
 from chrysalis_mlx.cli.output import json_option, out, print_json, progress, say
 from chrysalis_mlx.errors import UsageError
 
@@ -18,11 +18,19 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(name="fuse")
-@click.argument("run", type=click.Path(path_type=Path), required=False)
-@click.option("--model", help="Instead of a run: a Hugging Face or MLX directory, a Hub id or a .gguf file.")
+@click.argument("run", type=RunPath(), required=False)
+@click.option(
+    "--model", type=ModelName(), help="Instead of a run: a Hugging Face or MLX directory, a Hub id or a .gguf file."
+)
 @click.option("--adapter", type=_PATH, help="With --model: a directory that mlx-lm or PEFT wrote.")
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="With --model: where to write.")
-@click.option("--quantize", multiple=True, metavar="TYPE", help="GGUF type (F16, Q8_0, Q4_K_M ...); more than once.")
+@click.option(
+    "--quantize",
+    type=TypeName(),
+    multiple=True,
+    metavar="TYPE",
+    help="GGUF type (F16, Q8_0, Q4_K_M ...); more than once.",
+)
 @click.option("--imatrix", type=_FILE, help="An importance matrix to use instead of one of the training text.")
 @click.option("--text", type=_FILE, help="With --model: text to collect the importance matrix from.")
 @click.option("--no-verify", is_flag=True, help="Do not prove the files; they keep the name *.unverified.gguf.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chrysalis_mlx.cli.options import Exported, RunPath
 from chrysalis_mlx.cli.output import json_option, print_json, progress, say
 from chrysalis_mlx.errors import ChrysalisError, UsageError
 
@@ -22,10 +23,8 @@ _SHOWN = 12  # repositories
 
 
 @click.command("lineage", short_help="Tell where an exported model comes from, and prove it.")
-@click.argument("target", metavar="FILE.gguf|RUN", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--run", "run_directory", metavar="RUN", type=click.Path(path_type=Path), help="The run that FILE is said to be of."
-)
+@click.argument("target", metavar="FILE.gguf|RUN", type=Exported(exists=True))
+@click.option("--run", "run_directory", metavar="RUN", type=RunPath(), help="The run that FILE is said to be of.")
 @json_option
 @click.pass_context
 def command(ctx: click.Context, target: Path, run_directory: Path | None, as_json: bool) -> None:

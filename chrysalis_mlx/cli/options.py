@@ -1,18 +1,96 @@
-"""Options that several commands share."""
+"""Arguments and options that several commands share, and what a shell completes them with."""
 
 from __future__ import annotations
 
 import functools
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+if typing.TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 F = TypeVar("F", bound=Callable[..., Any])
 
-run_argument = click.argument("run", type=click.Path(path_type=Path))
+
+class RunPath(click.Path):
+    """The directory of a run; a shell offers the runs that are near."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from chrysalis_mlx.cli.candidates import runs
+
+        return _items("dir", incomplete, runs(incomplete))
+
+
+class Exported(click.Path):
+    """The directory of a run, or a .gguf file."""
+
+    def __init__(self, *, exists: bool = False) -> None:
+        super().__init__(exists=exists, path_type=Path)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from chrysalis_mlx.cli.candidates import exported
+
+        return _items("file", incomplete, exported(incomplete))
+
+
+class _Text(click.ParamType[str]):
+    """Any text, for which a shell has something to offer."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(value)
+
+
+class ModelName(_Text):
+    """A Hugging Face directory, a .gguf file or a Hub id."""
+
+    name = "model"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from chrysalis_mlx.cli.candidates import models
+
+        return _items("dir", incomplete, models(incomplete))
+
+
+class BlueprintName(_Text):
+    """A shipped blueprint's name or a YAML file."""
+
+    name = "blueprint"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from chrysalis_mlx.cli.candidates import blueprints
+
+        return _items("file", incomplete, blueprints(incomplete))
+
+
+class TypeName(_Text):
+    """The name of a GGUF type."""
+
+    name = "type"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from chrysalis_mlx.cli.candidates import types
+
+        return [CompletionItem(name) for name in types(incomplete)]
+
+
+def _items(kind: str, incomplete: str, found: Sequence[str]) -> list[CompletionItem]:
+    """What was found; where that is nothing the shell's own names of this kind, "dir" or "file"."""
+    from click.shell_completion import CompletionItem
+
+    # The order counts: bash forgets what came before a kind.
+    return [CompletionItem(incomplete, type=kind), *map(CompletionItem, found)]
+
+
+run_argument = click.argument("run", type=RunPath())
 backend_option = click.option(
     "--backend",
     type=click.Choice(["auto", "mlx", "torch"]),
@@ -42,9 +120,11 @@ def origin_options(function: F) -> F:
     decorated: Any = with_origin
     for option in (
         click.option(
-            "--blueprint", help="A shipped blueprint's name or a YAML file; without it the one that matches the model."
+            "--blueprint",
+            type=BlueprintName(),
+            help="A shipped blueprint's name or a YAML file; without it the one that matches the model.",
         ),
-        click.option("--model", help="A Hugging Face directory, a Hub id or a .gguf file."),
+        click.option("--model", type=ModelName(), help="A Hugging Face directory, a Hub id or a .gguf file."),
         click.option(
             "--data",
             type=click.Path(exists=True, path_type=Path),

@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 import click
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from chrysalis_mlx.cli import Settings
 from chrysalis_mlx.progress import Bar
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,7 +30,13 @@ _OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-
 
 def json_option(function: F) -> F:
     """Add `--json` to a command, as its parameter `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(function)
+    help = "Print one JSON object and nothing else."
+    return click.option("--json", "as_json", is_flag=True, callback=_remember_json, help=help)(function)
+
+
+def _remember_json(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+    ctx.ensure_object(Settings).as_json = value
+    return value
 
 
 def print_json(value: object) -> None:
@@ -40,6 +47,8 @@ def print_json(value: object) -> None:
     text = json.dumps(_finite(value), ensure_ascii=False, indent=2, allow_nan=False, default=os.fspath)
     # Bytes: the encoding of the terminal has no say in a report that a program reads.
     click.echo(text.encode("utf-8", "surrogateescape"))
+    if ctx := click.get_current_context(silent=True):
+        ctx.ensure_object(Settings).reported = True
 
 
 def _finite(value: object) -> object:
@@ -105,6 +114,17 @@ class _Silent:
         """Show nothing."""
 
 
+class _Amount(ProgressColumn):
+    """How much of how much; in percent where the numbers would take half of the line."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is not None and task.total >= 1e6:
+            return Text(f"{task.percentage:.0f}%", style="progress.download")
+        return Text(
+            f"{task.completed:.12g}/{'?' if task.total is None else f'{task.total:.12g}'}", style="progress.download"
+        )
+
+
 class _Bar:
     def __init__(self, bar: Progress, description: str, total: float | None, completed: float, unit: str) -> None:
         self._bar, self._unit = bar, unit
@@ -161,7 +181,7 @@ def progress(
 ) -> Iterator[Bar]:
     """Show how far long work has come, how fast it goes and how long it will take, on standard error.
 
-    On a terminal this is a bar; elsewhere it is at most one line for each tenth of the work.
+    On a terminal this is a bar; elsewhere, and where TERM is "dumb", it is at most one line for each tenth of the work.
 
     Args:
         description: what is being done ("training").
@@ -172,11 +192,11 @@ def progress(
     """
     if quiet:
         yield _Silent()
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and not console().is_dumb_terminal:
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            _Amount(),
             TextColumn("{task.fields[rate]}", markup=False),
             TimeRemainingColumn(),
             TextColumn("{task.fields[shown]}", markup=False),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chrysalis_mlx.cli.blueprint.match import Memory
-from chrysalis_mlx.cli.options import backend_option
+from chrysalis_mlx.cli.options import BlueprintName, ModelName, backend_option
 from chrysalis_mlx.cli.output import json_option, out, print_json, say, table
 
 if TYPE_CHECKING:
@@ -29,9 +29,15 @@ _MEANING = {
 
 
 @click.command(name="plan")
-@click.option("--model", help="A Hugging Face directory, a Hub id or a .gguf file; by default the blueprint's.")
+@click.option(
+    "--model", type=ModelName(), help="A Hugging Face directory, a Hub id or a .gguf file; by default the blueprint's."
+)
 @click.option("--revision", help="Commit, tag or branch of a Hub id.")
-@click.option("--blueprint", help="A shipped blueprint's name or a YAML file; by default the one that matches.")
+@click.option(
+    "--blueprint",
+    type=BlueprintName(),
+    help="A shipped blueprint's name or a YAML file; by default the one that matches.",
+)
 @click.option("--memory", type=Memory(), metavar="SIZE", help="For a machine with so much: 16GB. This one by default.")
 @click.option("--device", type=click.Choice(["cpu", "gpu"]), help="What MLX computes on. Of this machine by default.")
 @backend_option

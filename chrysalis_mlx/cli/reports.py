@@ -87,9 +87,10 @@ def _train(run: Run, report: dict[str, Any]) -> None:
 
 
 def _eval(run: Run, report: dict[str, Any]) -> None:
-    rows = [(name, f"{report[name]['perplexity']:.3f}", f"{report[name]['loss']:.4f}") for name in ("base", "tuned")]
-    out().print(table("model", ">test perplexity", ">nats per token", rows=rows))
-    out().print(f"on {report['base']['targets']:,} tokens; ratio {report['perplexity_ratio']:.4f}")
+    from chrysalis_mlx.cli.evaluated import show_evaluation
+    from chrysalis_mlx.evaluation.results import read_evaluation
+
+    show_evaluation(read_evaluation(run.path("evaluation.json")))
 
 
 def show_export(directory: Path, report: Mapping[str, Any]) -> None:

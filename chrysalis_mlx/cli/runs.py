@@ -12,9 +12,7 @@ import click
 
 from chrysalis_mlx.cli.output import json_option, out, print_json, say, table
 from chrysalis_mlx.errors import RunError
-from chrysalis_mlx.run import Run
-
-STAGES = ("corpus", "train", "eval", "fuse")
+from chrysalis_mlx.run import STAGES, Run
 
 
 @click.command(name="runs")
@@ -23,7 +21,12 @@ STAGES = ("corpus", "train", "eval", "fuse")
 )
 @json_option
 def command(directory: Path, as_json: bool) -> None:
-    """List the runs below DIRECTORY (./runs): how far each one is, and why it failed."""
+    """List the runs below DIRECTORY (./runs): how far each one is, and why it failed.
+
+    \b
+    Example:
+      chrysalis-mlx runs ~/experiments
+    """
     found = [described(path, directory) for path in find_runs(directory)]
     if as_json:
         print_json({"directory": directory, "runs": found})
@@ -47,16 +50,15 @@ def described(path: Path, below: Path) -> dict[str, Any]:
     told: dict[str, Any] = {"name": path.name if path == below else path.relative_to(below).as_posix(), "path": path}
     try:
         run = Run.open(path)
-        statuses = {name: run.status(name) for name in STAGES}
+        state, stage, reason = run.state()
     except RunError as error:
         return told | _nothing() | {"state": "damaged", "reason": error.what}
-    state, reason = _state(run, statuses)
     return told | {
         "model": run.record.get("model", {}).get("source"),
         "blueprint": run.record.get("blueprint", {}).get("name"),
-        "stages": [name for name, status in statuses.items() if status == "done"],
+        "stages": [name for name in STAGES if run.status(name) == "done"],
         "state": state,
-        "reason": reason,
+        "reason": f"{stage}: {reason}" if reason else None,
         **_training(run),
     }
 
@@ -64,16 +66,6 @@ def described(path: Path, below: Path) -> dict[str, Any]:
 def _nothing() -> dict[str, Any]:
     names = ("model", "blueprint", "step", "steps", "train_loss", "valid_loss")
     return {**dict.fromkeys(names), "stages": []}
-
-
-def _state(run: Run, statuses: dict[str, str]) -> tuple[str, str | None]:
-    """What the whole run is, and why; the first stage that is not done says it."""
-    for name, status in statuses.items():
-        if status in ("failed", "interrupted"):
-            return status, f"{name}: {run.stage(name).get('reason', 'its process is gone')}"
-        if status not in ("done", ""):
-            return status, None
-    return "done" if statuses[STAGES[-1]] == "done" else "begun", None
 
 
 def _training(run: Run) -> dict[str, Any]:

@@ -22,6 +22,11 @@ def command(run: Path, backend: str, max_minutes: float | None, force: bool, as_
     """Train RUN's adapter on RUN/corpus; goes on from the last checkpoint when it was interrupted or paused.
 
     Ctrl-C finishes the step under way and saves it; a second Ctrl-C stops at once.
+
+    \b
+    Examples:
+      chrysalis-mlx train runs/first
+      chrysalis-mlx train runs/first --max-minutes 60
     """
     from chrysalis_mlx.library.run import open_run
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from chrysalis_mlx.records import read_record
+
+FORMAT = "1"
+"""Of evaluation.json; raise it with every change to it that a reader of an older one does not understand."""
 
 
 @dataclass(frozen=True)
@@ -166,20 +169,4 @@ class Evaluation:
 
 def read_evaluation(path: Path) -> Evaluation:
     """The content of an evaluation.json."""
-    found: Evaluation = _built(Evaluation, json.loads(path.read_text(encoding="utf-8")))
-    return found
-
-
-def _built(hint: Any, value: Any) -> Any:
-    """What `dataclasses.asdict` took apart, by the type that it had."""
-    if dataclasses.is_dataclass(hint):
-        hints = typing.get_type_hints(hint)
-        return typing.cast(Any, hint)(**{name: _built(hints[name], item) for name, item in value.items()})
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _built(next(item for item in arguments if item is not type(None)), value)
-    if origin is tuple:
-        return tuple(_built(arguments[0], item) for item in value)
-    if origin is Mapping:
-        return {key: _built(arguments[1], item) for key, item in value.items()}
-    return value
+    return read_record(Evaluation, json.loads(path.read_text(encoding="utf-8")))

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from chrysalis_mlx.backends.base import Engine
 from chrysalis_mlx.batches.packing import Batch, assemble, pack_in_order
 from chrysalis_mlx.batches.tokens import Segment
@@ -71,11 +69,3 @@ def collect(
     file.parent.mkdir(parents=True, exist_ok=True)
     write_imatrix(file, found)
     return found
-
-
-def spread(segments: Sequence[Segment], tokens: int) -> list[Segment]:
-    """Segments of about so many tokens in all, evenly spread over all of them."""
-    total = sum(len(segment.tokens) for segment in segments)
-    count = len(segments) if total <= tokens else max(1, len(segments) * tokens // total)
-    chosen = np.unique(np.linspace(0, len(segments) - 1, count).astype(int)) if segments else ()
-    return [segments[index] for index in chosen]

@@ -16,6 +16,7 @@ from chrysalis_mlx.backends.base import Engine
 from chrysalis_mlx.batches.packing import PADDING, Batch, assemble
 from chrysalis_mlx.blueprint.schema import ExportSection
 from chrysalis_mlx.errors import ExportError, VerificationError
+from chrysalis_mlx.evaluation.results import Evaluation
 from chrysalis_mlx.export.adapter import write_adapter_gguf
 from chrysalis_mlx.export.calibration import IMATRIX, Texts, collect, takes_importance
 from chrysalis_mlx.export.fuse import gguf_path, write_fused, write_unverified
@@ -61,7 +62,7 @@ def export_model(
     texts: Texts,
     open_engine: OpenEngine,
     *,
-    evaluation: Mapping[str, Any] | None = None,
+    evaluation: Evaluation | None = None,
     progress: Progress = silent,
 ) -> tuple[dict[str, Any], list[Path]]:
     """Write the model in every asked-for form, and prove each.
@@ -235,7 +236,7 @@ def _write_papers(
     request: Request,
     files: Sequence[Path],
     report: Mapping[str, Any],
-    evaluation: Mapping[str, Any] | None,
+    evaluation: Evaluation | None,
 ) -> None:
     """verification.json, Modelfile and README.md."""
     write_json(export / "verification.json", report)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chrysalis_mlx.errors import UsageError
+from chrysalis_mlx.inference.files import find_exported
 from chrysalis_mlx.llamacpp.server import Completion, LlamaServer
-from chrysalis_mlx.run import Run
 
 
 def generate(
-    directory: Path,
+    path: Path,
     prompt: str,
     quantize: str | None = None,
     *,
@@ -22,8 +21,8 @@ def generate(
     """Answer a prompt in llama.cpp.
 
     Args:
-        directory: of the run.
-        quantize: type of the GGUF; None takes the one that the Modelfile names, the last of the export's types.
+        path: a run's directory or a GGUF.
+        quantize: type of the run's GGUF; None takes the one that the Modelfile names, the last of the export's types.
         raw: continue the prompt instead of answering it through the model's chat template.
 
     Returns:
@@ -32,17 +31,9 @@ def generate(
     Raises:
         RunError: the run has no export yet.
         UsageError: it has no file of this type.
+        ModelError: there is no such file.
     """
-    run = Run.open(directory)
-    files = run.require("fuse")["report"]["gguf"]
-    chosen = quantize or list(files)[-1]
-    if chosen not in files:
-        raise UsageError(
-            f"the run has no {chosen} file; it has {', '.join(files)}",
-            where=directory,
-            fix=f"run: chrysalis-mlx fuse {directory} --quantize {chosen}",
-        )
-    file = run.path("export", files[chosen]["file"])
+    file = find_exported(path, quantize).file
     with LlamaServer(file) as server:
         if raw:
             return file, server.complete(prompt, max_tokens=max_tokens, temperature=temperature, seed=seed)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from chrysalis_mlx.records import read_record
 from chrysalis_mlx.run import Run as Record
+from chrysalis_mlx.training.loop import TrainingResult
 
 
 @dataclass(frozen=True)
@@ -59,73 +59,18 @@ class CorpusResult:
 
 
 @dataclass(frozen=True)
-class TrainedAdapter:
-    """The training. Losses are in nats per token; `targets` and `seconds` are those of its last call.
+class TrainedAdapter(TrainingResult):
+    """The training: how its last call ended, and on what.
 
     Attributes:
-        steps: optimizer steps done.
-        train_loss, valid_loss: the last ones.
-        best_step, best_loss: of the adapter in adapters/, by its validation.
-        rollbacks: how often a bad step was undone.
-        paused: the minutes were up; the same call goes on.
         peak_memory: in bytes.
     """
 
-    steps: int
-    train_loss: float
-    valid_loss: float
-    best_step: int
-    best_loss: float | None
-    rollbacks: int
-    stopped_early: bool
-    paused: bool
-    targets: int
-    seconds: float
     backend: str
     device: str
     dtype: str
     adapter_parameters: int
     peak_memory: int
-
-
-@dataclass(frozen=True)
-class ExportedFile:
-    """One GGUF.
-
-    Attributes:
-        file: its name in export/.
-        bits_per_weight: of the whole file.
-        verified: whether llama.cpp does with it what the trained model does; False also where it was not tried.
-        failures: what it does otherwise.
-        kl: mean KL divergence to the trained model, in nats per token.
-        perplexity, top1: on the positions of the gate; top1 is the share with the same most likely token.
-    """
-
-    file: str
-    bytes: int
-    bits_per_weight: float
-    verified: bool
-    failures: tuple[str, ...] = ()
-    kl: float | None = None
-    perplexity: float | None = None
-    top1: float | None = None
-
-
-@dataclass(frozen=True)
-class Export:
-    """What lies in fused/ and export/.
-
-    Attributes:
-        files: GGUF type -> file; the last one is what the Modelfile names.
-        directory: export/.
-    """
-
-    directory: Path
-    files: Mapping[str, ExportedFile] = field(default_factory=dict)
-
-    def path(self, type_name: str) -> Path:
-        """Where the file of a GGUF type lies."""
-        return self.directory / self.files[type_name].file
 
 
 @dataclass(frozen=True)
@@ -164,15 +109,6 @@ def corpus_of(record: Record) -> CorpusResult | None:
 def training_of(record: Record) -> TrainedAdapter | None:
     """None while no training has ended or paused."""
     return read_record(TrainedAdapter, record.stage("train")["report"]) if _has_report(record, "train") else None
-
-
-def export_of(record: Record) -> Export | None:
-    """None while the stage is not done."""
-    if not _has_report(record, "fuse"):
-        return None
-    entries = record.stage("fuse")["report"]["gguf"]
-    files = {name: read_record(ExportedFile, entry) for name, entry in entries.items()}
-    return Export(record.path("export"), files)
 
 
 def _has_report(record: Record, stage: str) -> bool:

@@ -16,15 +16,18 @@ from chrysalis_mlx.blueprint.schema import Blueprint
 from chrysalis_mlx.errors import UsageError
 from chrysalis_mlx.evaluation.results import Evaluation, read_evaluation
 from chrysalis_mlx.export.lineage.lineage import Lineage
+from chrysalis_mlx.export.results import Exports, read_exports
+from chrysalis_mlx.hub.files import Kind
+from chrysalis_mlx.hub.push import Pushed, pack, push
+from chrysalis_mlx.inference.generate import generate
 from chrysalis_mlx.library.results import (
     CorpusResult,
-    Export,
     Stage,
     TrainedAdapter,
     corpus_of,
-    export_of,
     training_of,
 )
+from chrysalis_mlx.llamacpp.server import Completion
 from chrysalis_mlx.pipeline.corpus import corpus
 from chrysalis_mlx.pipeline.evaluate import evaluate
 from chrysalis_mlx.pipeline.fuse import fuse
@@ -33,6 +36,7 @@ from chrysalis_mlx.pipeline.grow import grow as grow_stages
 from chrysalis_mlx.pipeline.train import train
 from chrysalis_mlx.progress import Progress, silent
 from chrysalis_mlx.run import Run as Record
+from chrysalis_mlx.run import write_text
 from chrysalis_mlx.workspace import Origin, Workspace
 
 PathLike = str | os.PathLike[str]
@@ -82,9 +86,9 @@ class Run:
         return read_evaluation(record.path("evaluation.json")) if record.stage("eval").get("status") == "done" else None
 
     @property
-    def export(self) -> Export | None:
-        """The GGUF files; None before that stage is done."""
-        return export_of(self.record)
+    def export(self) -> Exports | None:
+        """The GGUF files and what their proof found; None before one of them was proved."""
+        return read_exports(self.record)
 
     @property
     def lineage(self) -> Lineage:
@@ -155,6 +159,64 @@ class Run:
         stages = grow_stages(self._workspace, backend, max_minutes=max_minutes, force=force, progress=progress)
         for name, found in stages:
             yield Stage(name, found)
+
+    def generate(
+        self,
+        prompt: str,
+        quantize: str | None = None,
+        *,
+        raw: bool = False,
+        max_tokens: int = 200,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Completion:
+        """An answer of an exported file in llama.cpp.
+
+        Args:
+            quantize: type of the file; None takes the one that the Modelfile names.
+            raw: continue the prompt instead of answering it through the model's chat template.
+
+        Raises:
+            RunError: nothing is exported yet.
+            UsageError: there is no file of this type.
+        """
+        _, answer = generate(
+            self.directory, prompt, quantize, raw=raw, max_tokens=max_tokens, temperature=temperature, seed=seed
+        )
+        return answer
+
+    def report(self, output: PathLike | None = None) -> Path:
+        """Write the run, however far it has come, into one HTML page; without `output` it is report.html in the run.
+
+        Returns:
+            where the page lies.
+        """
+        from chrysalis_mlx.report.facts import read_facts  # it draws with matplotlib, which takes its time
+        from chrysalis_mlx.report.page import report_page
+
+        file = Path(output) if output is not None else self.directory / "report.html"
+        write_text(file, report_page(read_facts(self.directory)))
+        return file
+
+    def push(
+        self,
+        repository: str,
+        what: Sequence[Kind] = (),
+        *,
+        private: bool | None = None,
+        branch: str = "main",
+        message: str | None = None,
+    ) -> Pushed:
+        """Send the proved files and their card to `owner/name` on the Hugging Face Hub, as one commit.
+
+        Args:
+            what: of gguf, adapter, fused; empty takes the GGUF files and the adapter.
+            private: who may see a new repository; None leaves that to the Hub.
+
+        Raises:
+            HubError, RunError, UsageError: as `hub.push.pack` and `hub.push.push`.
+        """
+        return push(pack(self.record, repository, what, branch=branch), private=private, message=message)
 
     @property
     def _workspace(self) -> Workspace:

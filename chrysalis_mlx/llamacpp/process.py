@@ -1,4 +1,4 @@
-"""The child process of `chrysalis_mlx.llamacpp.server.LlamaServer`.
+"""The child process of `chrysalis_mlx.llamacpp.child.Child`.
 
 Started as a script, it imports nothing of chrysalis-mlx: it reads one line of JSON settings, loads the GGUF, prints the
 address of llama.cpp's server and lives until its standard input closes, which happens when the parent dies too.
@@ -9,6 +9,15 @@ from __future__ import annotations
 import json
 import sys
 from typing import Any
+
+# Ollama's name of a setting -> llama.cpp's.
+_SAMPLING = {
+    "temperature": "temp",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "repeat_penalty": "penalty_repeat",
+}
 
 
 def parameters(settings: dict[str, Any]) -> Any:
@@ -21,7 +30,15 @@ def parameters(settings: dict[str, Any]) -> Any:
     params.n_parallel = 1
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
     params.hostnames = ["127.0.0.1"]
-    params.api_keys = [settings["key"]]
+    params.port = settings["port"]
+    params.api_keys = [settings["key"]] if settings["key"] else []
+    # By default every page that a browser shows may read the answers.
+    params.cors_origins, params.cors_origins_explicit, params.cors_credentials = "localhost", True, False
+    if settings["alias"]:
+        params.model_alias = {settings["alias"]}
+    for name, value in settings["sampling"].items():
+        setattr(params.sampling, _SAMPLING[name], value)
+    params.cache_ram_mib = 512  # of conversations that others came after; by default 8 GiB, which a laptop has not
     params.verbosity = 2  # warnings and errors; a line per request would fill the log
     params.warmup = False
     params.ui = False

@@ -1,35 +1,28 @@
-"""A GGUF in embedded llama.cpp: tokens, distributions and text, exactly as users of the file will get them.
-
-llama.cpp runs in a child process (`process`), because it writes to the terminal past Python, keeps its memory,
-and ends the whole process when one of its assertions fails.
-"""
+"""A GGUF in embedded llama.cpp: tokens, distributions and text, exactly as users of the file will get them."""
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-import subprocess
-import sys
-import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from chrysalis_mlx.errors import ExportError
+from chrysalis_mlx.llamacpp.child import Child, Settings
+from chrysalis_mlx.llamacpp.client import Client, RefusedError
 
-_LOG_LINES = 12
-_REQUEST_SECONDS = 900.0  # one long prompt through a 7B model on a slow processor
-_SHUTDOWN_SECONDS = 10.0
+T = TypeVar("T")
+
 _FORCE = 1e4  # a bias in nats that makes any token the likeliest
 _LEAST = -104.0  # below the smallest probability of a float32; llama.cpp says -3.4e38 of one that is 0
+_SAMPLERS = ("penalties", "top_k", "top_p", "min_p", "temperature")  # llama.cpp's order, without the exotic ones
 
 
 @dataclass(frozen=True)
@@ -45,6 +38,21 @@ class Completion:
     text: str
     tokens: list[int]
     finish: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some characters of a text that is being generated.
+
+    Attributes:
+        text: whole characters; may be empty.
+        tokens: how many were generated so far.
+        finish: of the last piece alone: "eos" (the model ended), "limit" (max_tokens) or "context" (it is full).
+    """
+
+    text: str
+    tokens: int
+    finish: str | None = None
 
 
 class LlamaServer:
@@ -71,53 +79,22 @@ class LlamaServer:
         precise: bool = False,
     ) -> None:
         self.file = Path(file)
-        self._key = secrets.token_hex(16)
-        self._lora = [] if lora is None else [lora] if isinstance(lora, Path) else list(lora)
-        self._settings = {
-            "file": str(self.file),
-            "context": context,
-            "threads": threads or os.cpu_count() or 1,
-            "lora": [str(path) for path in self._lora],
-            "precise": precise,
-            "key": self._key,
-        }
-        self._log: IO[bytes] | None = None
-        self._process: subprocess.Popen[str] | None = None
-        self._address = ""
+        adapters = [] if lora is None else [lora] if isinstance(lora, Path) else list(lora)
+        settings = Settings(
+            str(self.file),
+            context,
+            threads or os.cpu_count() or 1,
+            tuple(str(path) for path in adapters),
+            precise,
+            secrets.token_hex(16),
+        )
+        self._child = Child(settings)
         self._letter_id: int | None = None
+        self._forgets = False
 
     def __enter__(self) -> LlamaServer:
-        for path in [self.file, *self._lora]:
-            if not path.is_file():
-                raise ExportError("there is no such GGUF file", where=path)
-        self._log = tempfile.TemporaryFile()
-        script = Path(__file__).with_name("process.py")
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(script)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env=_environment(),
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(self._settings) + "\n")
-            self._process.stdin.flush()
-            for line in self._process.stdout:
-                if line.startswith("http://"):
-                    self._address = line.strip()
-                    return self
-            raise BrokenPipeError
-        except OSError:
-            log = self.log()
-            self.close()
-            tail = "\n".join(log.splitlines()[-_LOG_LINES:]) or "llama.cpp said nothing"
-            raise ExportError(f"llama.cpp cannot load the file:\n{tail}", where=self.file) from None
-        except BaseException:
-            self.close()
-            raise
+        self._child.__enter__()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -126,26 +103,21 @@ class LlamaServer:
 
     def close(self) -> None:
         """Stop llama.cpp and wait for it; a second call does nothing."""
-        if self._process is not None:
-            process, self._process = self._process, None
-            try:
-                process.communicate(timeout=_SHUTDOWN_SECONDS)  # closes its standard input
-            except (subprocess.TimeoutExpired, OSError):
-                process.kill()
-                process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None and not pipe.closed:
-                    pipe.close()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._child.close()
 
     def log(self) -> str:
         """llama.cpp's warnings and errors so far."""
-        if self._log is None:
-            return ""
-        size = os.fstat(self._log.fileno()).st_size
-        return os.pread(self._log.fileno(), size, 0).decode("utf-8", errors="replace")
+        return self._child.log()
+
+    @cached_property
+    def context(self) -> int:
+        """Tokens that fit, prompt and answer together."""
+        path = "/props"
+        return int(self._ask(path, lambda client: client.get(path))["default_generation_settings"]["n_ctx"])
+
+    def forget(self) -> None:
+        """Let the next request compute its whole prompt, whatever was asked before: sums round by where they begin."""
+        self._forgets = True
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of a text.
@@ -228,7 +200,7 @@ class LlamaServer:
             "samplers": ["temperature"],
             "post_sampling_probs": False,  # of the untouched logits: the bias below does not show in them
             "logit_bias": [[int(token), _FORCE]],
-            "cache_prompt": True,
+            "cache_prompt": self._remembers(),
         }
         answer = self._post("/completion", request)
         if answer.get("truncated"):
@@ -264,7 +236,7 @@ class LlamaServer:
             "samplers": ["top_p", "temperature"],
             "seed": seed,
             "stop": list(stop),
-            "cache_prompt": True,
+            "cache_prompt": self._remembers(),
             "return_tokens": True,
         }
         answer = self._post("/completion", request)
@@ -273,6 +245,47 @@ class LlamaServer:
             tokens=[int(token) for token in answer["tokens"]],
             finish=str(answer["stop_type"]),
         )
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int | None,
+        seed: int,
+        sampling: Mapping[str, float],
+        stop: Sequence[str] = (),
+    ) -> Generator[Piece, None, None]:
+        """As `complete`, piece by piece. Closing the iterator stops the generation.
+
+        Args:
+            max_tokens: None goes on to the end of the text or of the context.
+            sampling: temperature, top_k, top_p, min_p and repeat_penalty; llama.cpp's own, or the file's, where unsaid.
+        """
+        request = {
+            "prompt": prompt if isinstance(prompt, str) else [int(token) for token in prompt],
+            "n_predict": -1 if max_tokens is None else max_tokens,
+            **sampling,
+            "samplers": _SAMPLERS,
+            "seed": seed,
+            "stop": list(stop),
+            "cache_prompt": True,
+        }
+        path = "/completion"
+        events = self._ask(path, lambda client: client.stream(path, request))
+        try:
+            while True:
+                event = self._ask(path, lambda client: next(events, None))
+                if event is None:
+                    raise self._failed(path, "the text breaks off")
+                tokens, finish = int(event["tokens_predicted"]), None
+                if event["stop"]:
+                    full = event["stop_type"] == "limit" and tokens != max_tokens
+                    finish = "context" if full else str(event["stop_type"])
+                yield Piece(str(event["content"]), tokens, finish)
+                if finish is not None:
+                    return
+        finally:
+            events.close()
 
     def chat(
         self,
@@ -294,45 +307,29 @@ class LlamaServer:
             stop=stop,
         )
 
+    def _remembers(self) -> bool:
+        """Whether a request reuses what it shares with the last one."""
+        forgets, self._forgets = self._forgets, False
+        return not forgets
+
     def _letter(self) -> int:
         if self._letter_id is None:
             self._letter_id = self.tokenize("a", add_special=False)[-1]
         return self._letter_id
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
-        if self._process is None:
+        return self._ask(path, lambda client: client.post(path, body))
+
+    def _ask(self, path: str, ask: Callable[[Client], T]) -> T:
+        """What `ask` gives; what goes wrong is told with the file's name."""
+        if self._child.process is None:
             raise ExportError("llama.cpp is not running", where=self.file, fix="use LlamaServer in a with statement")
-        request = urllib.request.Request(
-            self._address + path,
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"},
-        )
-        # No proxy of the environment may come between this process and its own child.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=_REQUEST_SECONDS) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            with error:
-                detail = _message(error.read())
-            raise ExportError(f"llama.cpp refused {path}: {detail}", where=self.file) from None
+            return ask(Client(self._child.address, self._child.settings.key))
+        except RefusedError as error:
+            raise ExportError(f"llama.cpp refused {path}: {error}", where=self.file) from None
         except (OSError, ValueError) as error:
-            tail = "\n".join(self.log().splitlines()[-_LOG_LINES:])
-            raise ExportError(f"llama.cpp failed at {path}: {error}\n{tail}".rstrip(), where=self.file) from error
+            raise self._failed(path, error) from error
 
-
-def _environment() -> dict[str, str]:
-    """The child's environment.
-
-    llama.cpp's threads meet hundreds of times a token, and on Linux they wait for each other in a loop that libgomp
-    lets run for milliseconds. Where another program wants a core too, that made a tiny model a hundred times slower.
-    """
-    own = dict(os.environ)
-    return own if "OMP_WAIT_POLICY" in own else {"GOMP_SPINCOUNT": "1000", **own}
-
-
-def _message(body: bytes) -> str:
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return body.decode("utf-8", errors="replace")
+    def _failed(self, path: str, reason: object) -> ExportError:
+        return ExportError(f"llama.cpp failed at {path}: {reason}\n{self._child.tail()}", where=self.file)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from chrysalis_mlx.errors import ModelError
@@ -80,26 +82,66 @@ def _import_cached(file: Path) -> Path:
     return directory
 
 
+@contextmanager
+def progress_bars(shown: bool) -> Iterator[None]:
+    """The progress bars of the Hub's client, on or off for a while; by itself it draws some into a log, too."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if shown or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
 def _download(repository: str, revision: str | None, files: Sequence[str]) -> Path:
     """A snapshot from the Hub (HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured)."""
     from huggingface_hub import snapshot_download
+
+    try:
+        with progress_bars(sys.stderr.isatty()):
+            return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
+    except Exception as error:  # the Hub's client hands on whatever its HTTP library raises
+        raise _explained(error, repository, revision) from error
+
+
+def _explained(error: Exception, repository: str, revision: str | None) -> ModelError:
+    """The error to raise instead of one of the Hub's client."""
     from huggingface_hub.errors import (
         GatedRepoError,
+        HfHubHTTPError,
         HFValidationError,
+        OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
-    except GatedRepoError as error:
-        fix = "accept its licence on its page, then log in with: hf auth login"
-        raise ModelError("the model is gated", where=repository, fix=fix) from error
-    except RevisionNotFoundError as error:
-        raise ModelError(f"the model has no revision '{revision}'", where=repository) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
+    # What is not in the cache either has the Hub's answer as its cause.
+    answers = [cause for cause in (error, error.__cause__) if isinstance(cause, HfHubHTTPError)]
+    status = answers[0].response.status_code if answers else 0
+    if isinstance(error, GatedRepoError):
+        what, fix = "the model is gated", "accept its licence on its page, then log in with: hf auth login"
+    elif isinstance(error, RevisionNotFoundError):
+        what = f"the model has no revision '{revision}'"
+        fix = "set model.revision in the blueprint to one of its branches, tags or commits, or leave it out"
+    elif isinstance(error, (RepositoryNotFoundError, HFValidationError)):
+        what = "the Hub knows no such model"
         fix = "check the spelling; a local model needs a path that exists; a private one needs: hf auth login"
-        raise ModelError("the Hub knows no such model", where=repository, fix=fix) from error
-    except Exception as error:  # the Hub's client hands on whatever its HTTP library raises
-        fix = "check the network, or give a local directory; finished files are kept, run again to go on"
-        raise ModelError(f"the model cannot be downloaded: {error}", where=repository, fix=fix) from error
+    elif isinstance(error.__cause__, OfflineModeIsEnabled):
+        what = "not all of the model is in the cache of this machine, and HF_HUB_OFFLINE is set"
+        fix = "unset HF_HUB_OFFLINE until it is downloaded, or give a local directory"
+    elif status == 401:
+        what, fix = (
+            "the Hub does not accept the token",
+            "log in again with: hf auth login; HF_TOKEN, where set, comes first",
+        )
+    elif status == 429 or status >= 500:
+        what = f"the Hub is too busy or has trouble of its own (HTTP status {status})"
+        fix = "wait a little and run again: files that are whole are kept"
+    else:
+        what = f"the model cannot be downloaded: {' '.join(str(error).split())}"
+        fix = "check the network, or give a local directory; files that are whole are kept, run again to go on"
+    return ModelError(what, where=repository, fix=fix)

@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from chrysalis_mlx.batches.paragraphs import spread
 from chrysalis_mlx.batches.rows import read_rows, texts_of
-from chrysalis_mlx.export.calibration import Texts, spread
+from chrysalis_mlx.evaluation.results import FORMAT, Evaluation, read_evaluation
+from chrysalis_mlx.export.calibration import Texts
 from chrysalis_mlx.export.export import Request, export_model
 from chrysalis_mlx.gguf.quantize import file_type
 from chrysalis_mlx.pipeline.inputs import backend_of, open_engine, segments_of, tuned_of
 from chrysalis_mlx.progress import Progress, silent
-from chrysalis_mlx.run import sha256_file
+from chrysalis_mlx.run import Run, sha256_file
 from chrysalis_mlx.workspace import Workspace
 
 
@@ -56,10 +58,18 @@ def fuse(
             Request(types, section, imatrix, verify),
             _texts(workspace),
             partial(open_engine, choice.name),
-            evaluation=run.stage("eval").get("report"),
+            evaluation=_evaluation(run),
             progress=progress,
         )
     return run.stage("fuse") | {"skipped": False}
+
+
+def _evaluation(run: Run) -> Evaluation | None:
+    """Of this very adapter; None where there is none, or it is out of date."""
+    record, file = run.stage("eval"), run.path("evaluation.json")
+    expected = run.output_hashes("train") | {"format": FORMAT}
+    current = record.get("status") == "done" and expected.items() <= record["inputs"].items()
+    return read_evaluation(file) if current and file.is_file() else None
 
 
 def _texts(workspace: Workspace) -> Texts:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from chrysalis_mlx import backends
-from chrysalis_mlx.errors import RunError
 from chrysalis_mlx.pipeline.corpus import corpus
 from chrysalis_mlx.pipeline.evaluate import evaluate
 from chrysalis_mlx.pipeline.fuse import fuse
-from chrysalis_mlx.pipeline.inputs import backend_of
+from chrysalis_mlx.pipeline.inputs import backend_of, require_one_process
 from chrysalis_mlx.pipeline.train import train
 from chrysalis_mlx.progress import Progress, silent
 from chrysalis_mlx.workspace import Workspace
@@ -30,17 +28,13 @@ def grow(
         max_minutes, force: for the training.
 
     Yields:
-        the name and record of each stage, as soon as it is done.
+        the name and record of each stage, as soon as it is done; `eval` a second time when there are new files to
+        measure.
 
     Raises:
         RunError: several processes were launched together.
     """
-    if backends.load(backend_of(workspace, backend).name).world().size > 1:
-        raise RunError(
-            "several processes share a training, not the other stages",
-            where=workspace.run.directory,
-            fix="make the corpus with one process, launch `chrysalis-mlx train` with all, then grow with one",
-        )
+    require_one_process(workspace, backend_of(workspace, backend).name)
     yield "corpus", corpus(workspace, progress=progress)
     trained = train(workspace, backend, max_minutes=max_minutes, force=force, progress=progress)
     yield "train", trained
@@ -48,3 +42,7 @@ def grow(
         return
     yield "eval", evaluate(workspace, backend, progress=progress)
     yield "fuse", fuse(workspace, (), backend, progress=progress)
+    if workspace.blueprint.evaluation.file_targets:
+        again = evaluate(workspace, backend, progress=progress)
+        if not again["skipped"]:
+            yield "eval", again

@@ -9,6 +9,7 @@ from chrysalis_mlx.adapters.files import load_adapter
 from chrysalis_mlx.backends.base import Engine
 from chrysalis_mlx.batches.order import PackedRows
 from chrysalis_mlx.batches.tokens import Segment, read_segments
+from chrysalis_mlx.errors import RunError
 from chrysalis_mlx.export.lineage.lineage import Lineage
 from chrysalis_mlx.export.tuned import Tuned
 from chrysalis_mlx.machine import Choice, choose_backend
@@ -23,6 +24,16 @@ def backend_of(workspace: Workspace, backend: str) -> Choice:
     """
     recorded = workspace.run.record.get("backend", {}).get("name")
     return choose_backend(recorded if backend == "auto" and recorded else backend)
+
+
+def require_one_process(workspace: Workspace, backend: str) -> None:
+    """Raises: RunError: several processes were launched together."""
+    if backends.load(backend).world().size > 1:
+        raise RunError(
+            "several processes share a training, not the other stages",
+            where=workspace.run.directory,
+            fix="make the corpus with one process, launch `chrysalis-mlx train` with all, then grow with one",
+        )
 
 
 def segments_of(workspace: Workspace, side: str) -> list[Segment]:

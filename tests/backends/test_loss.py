@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from chrysalis_mlx.backends import reference
-from chrysalis_mlx.backends.mlx.loss import chunk_size, fused_loss_sum
+from chrysalis_mlx.backends.mlx.loss import chunk_size, fused_loss_sum, target_logprobs
 from chrysalis_mlx.backends.torch import loss as torch_loss
 from tests.backends.cases import TOLERANCE, difference
 
@@ -101,6 +101,51 @@ def test_the_fused_loss_and_its_gradient_equal_the_plain_ones(
     assert not found_gradient[~data.mask].any()
 
 
+def logprobs_in_torch(data: Rows, cap: float | None, scale: float) -> Array:
+    weight = torch.from_numpy(data.weight)
+
+    def head(x: torch.Tensor) -> torch.Tensor:
+        assert len(x) <= torch_loss.CHUNK
+        logits = x @ weight.T
+        return (logits if cap is None else torch.tanh(logits / cap) * cap) * scale
+
+    return torch_loss.target_logprobs(*map(torch.from_numpy, data[:3]), head).numpy()
+
+
+def logprobs_in_mlx(data: Rows, cap: float | None, scale: float) -> Array:
+    weight = mx.array(data.weight)
+
+    def head(x: mx.array) -> mx.array:
+        assert x.shape[0] <= 16
+        logits = x @ weight.T
+        return (logits if cap is None else mx.tanh(logits / cap) * cap) * scale
+
+    found = np.zeros(POSITIONS, np.float32)
+    hidden, targets = mx.array(data.hidden[data.mask]), mx.array(data.targets[data.mask])
+    found[data.mask] = np.array(target_logprobs(head, hidden, targets, 16))
+    return found
+
+
+@pytest.mark.parametrize("logprobs", [logprobs_in_torch, logprobs_in_mlx])
+@pytest.mark.parametrize(("cap", "scale"), [(None, 1.0), (2.0, 1.0), (3.0, 0.5)])
+@pytest.mark.parametrize("share", [1.0, 0.3, 0.0])
+def test_target_log_probabilities_by_chunks_equal_the_plain_ones(
+    logprobs: Callable[[Rows, float | None, float], Array],
+    cap: float | None,
+    scale: float,
+    share: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch_loss, "CHUNK", 16)
+    data = rows(share)
+    logits = capped(data.hidden.astype(np.float64) @ data.weight.astype(np.float64).T, cap, scale)
+    found = logprobs(data, cap, scale)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, reference.target_logprobs(logits, data.targets, data.mask), atol=1e-5)
+    assert not found[~data.mask].any()
+    assert -found.sum() == pytest.approx(expected(data, cap, scale)[0], rel=TOLERANCE)
+
+
 def test_where_no_gradient_is_wanted_none_is_computed() -> None:
     data = rows(0.3)
     seen: list[bool] = []
@@ -142,3 +187,7 @@ def test_the_loss_does_not_drift_with_the_size_of_the_vocabulary(vocabulary: int
     assert in_mlx == pytest.approx(total, rel=1e-4 if vocabulary == 32_003 else 1e-6)
     tensors = torch.from_numpy(logits), torch.from_numpy(targets), torch.from_numpy(mask)
     assert torch_loss.loss_sum(*tensors, lambda x: x).item() == pytest.approx(total, rel=1e-6)
+    log_p = reference.target_logprobs(logits.astype(np.float64), targets, mask)
+    np.testing.assert_allclose(torch_loss.target_logprobs(*tensors, lambda x: x), log_p, rtol=2e-6)
+    one_by_one = target_logprobs(lambda x: x, mx.array(logits[mask]), mx.array(targets[mask]), 5)
+    np.testing.assert_allclose(np.array(one_by_one), log_p[mask], rtol=1e-4 if vocabulary == 32_003 else 2e-6)

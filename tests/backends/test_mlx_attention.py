@@ -75,3 +75,14 @@ def test_the_gate_and_its_gradients() -> None:
     assert difference(np.array(values[0]), gate * share * x) < TOLERANCE
     assert difference(np.array(gradients[0]), dy * x * share * (1 + gate * (1 - share))) < TOLERANCE
     assert difference(np.array(gradients[1]), dy * gate * share) < TOLERANCE
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_the_gate_of_half_precision_errs_by_its_last_bits_alone(dtype: mx.Dtype) -> None:
+    gate, x, dy = (mx.array(np.linspace(-12.0, 12.0, 500), dtype) * share for share in (1.0, -0.3, 0.7))
+    wide = [array.astype(mx.float32) for array in (gate, x, dy)]
+    values, gradients = mx.vjp(swiglu, [gate, x], [dy])
+    expected, of_gradients = mx.vjp(swiglu, wide[:2], wide[2:])
+    for found, exact in zip([*values, *gradients], [*expected, *of_gradients], strict=True):
+        assert found.dtype == dtype
+        assert difference(np.array(found.astype(mx.float32)), np.array(exact)) < 2.0**-8

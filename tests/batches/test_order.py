@@ -127,3 +127,13 @@ def test_a_process_alone_gets_what_it_always_got() -> None:
     alone, before = rows().micro_batches(1, 2, 2, 0, 1), rows().micro_batches(1, 2, 2)
     assert [batch.tokens.tolist() for batch in alone] == [batch.tokens.tolist() for batch in before]
     assert [len(batch.tokens) for batch in rows().micro_batches(1, 2, 2, 0, 8)] == []
+
+
+def test_the_members_of_the_fixed_batches_are_known() -> None:
+    segments = [Segment(np.full(4, number, np.int32), np.arange(4) > 0) for number in range(1, 8)]
+    packed = PackedRows(segments, 8, DIGEST, 0)
+    members = packed.members()
+    assert sorted(itertools.chain(*members)) == list(range(7))
+    shown = [[int(token) - 1 for token in row[::4] if token] for batch in packed.in_order(3) for row in batch.tokens]
+    assert members == shown
+    assert packed.members(2) == members[:2]

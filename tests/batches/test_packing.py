@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chrysalis_mlx.batches.packing import PADDING, assemble, attention_mask, pack, pack_in_order
+from chrysalis_mlx.batches.packing import PADDING, assemble, attention_mask, pack, pack_in_order, unpack
 from chrysalis_mlx.batches.tokens import Segment
 
 
@@ -90,3 +90,17 @@ def test_a_token_attends_to_earlier_tokens_of_its_own_segment(window: int | None
                 allowed = key <= query and near and segments[b, query] == segments[b, key]
                 assert mask[b, 0, query, key] == allowed
     assert mask.any(axis=-1).all()  # also in padding: no softmax over nothing
+
+
+@given(st.lists(st.lists(st.integers(1, 9), max_size=4), min_size=1, max_size=4), st.integers(0, 2))
+def test_values_at_targets_come_back_to_their_segments(lengths: list[list[int]], unlearned: int) -> None:
+    rows = [
+        [segment(length, 100 * r + 10 * n, unsupervised=tuple(range(min(unlearned, length)))) for n, length in row]
+        for r, row in ((r, list(enumerate(row))) for r, row in enumerate(lengths))
+    ]
+    batch = assemble(rows, 40)
+    found = unpack(batch.targets.astype(np.float32), rows)
+    assert [[values.tolist() for values in row] for row in found] == [
+        [item.tokens[item.supervised].tolist() for item in row] for row in rows
+    ]
+    assert sum(len(values) for row in found for values in row) == batch.target_count

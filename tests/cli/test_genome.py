@@ -197,6 +197,6 @@ def test_no_genome_yaml(tmp_path: Path, capfd: pytest.CaptureFixture[str], monke
 def test_a_file_that_is_no_genome(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     put(place, "broken.txt", "no genome\n")
     status, out, err = call(capfd, "genome", "show", "broken.txt", "--json")
-    assert (status, out) == (1, "")
+    assert (status, json.loads(out)["error"]["kind"]) == (1, "GenomeError")
     assert err.startswith("error: malformed genome: expected <|repo_start|>NAME")
     assert "broken.txt, line 1" in err

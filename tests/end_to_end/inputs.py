@@ -26,7 +26,15 @@ training:
   validate_every: 3
   checkpoint_every: 2
   max_valid_rows: 4
-evaluation: {max_rows: 4}
+evaluation:
+  max_rows: 4
+  retention_tokens: 256
+  continuations: 2
+  continuation_tokens: 16
+  prompts: ["What is a larva?"]
+  answer_tokens: 8
+  file_targets: 32
+  resamples: 100
 export: {quantize: [F16, Q4_K_M], verify_lines: 20, verify_positions: 4}
 """
 

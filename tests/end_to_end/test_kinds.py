@@ -38,7 +38,7 @@ def test_it_learns_is_fused_into_its_exact_base_and_verified(
     run = tmp_path / "run"
     options = [f"--genome={inputs / 'genome.txt'}", f"--model={model}", f"--blueprint={blueprint}"]
     stages = report(capfd, "grow", run, *options, "--backend", backend)["stages"]
-    assert stages["eval"]["report"]["perplexity_ratio"] < 0.98
+    assert stages["eval"]["report"]["changes"]["test"]["ratio"] < 0.98
     assert stages["fuse"]["report"]["fused"]["max_difference"] < 1e-4
     assert stages["fuse"]["report"]["gguf"]["F16"]["verified"]
     assert "quantization" not in json.loads((run / "fused/config.json").read_text())

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -22,6 +23,7 @@ from chrysalis_mlx.adapters.foreign import open_adapter
 from chrysalis_mlx.backends import load
 from chrysalis_mlx.batches.packing import assemble
 from chrysalis_mlx.batches.tokens import read_segments
+from chrysalis_mlx.evaluation.results import read_evaluation
 from chrysalis_mlx.run import sha256_file
 from chrysalis_mlx.training.metrics import read_metrics
 from chrysalis_mlx.workspace import Workspace
@@ -94,10 +96,11 @@ def test_training_lowered_the_loss_and_the_test_perplexity(grown: tuple[Path, st
     valid = [event["loss"] for event in read_metrics(run / "training/metrics.jsonl") if event["kind"] == "valid"]
     assert len(valid) == 3
     assert valid[-1] < valid[0] - 0.5
-    evaluation = json.loads((run / "evaluation.json").read_text())
-    assert evaluation["tuned"]["targets"] == evaluation["base"]["targets"] > 100
-    assert evaluation["tuned"]["perplexity"] < 0.7 * evaluation["base"]["perplexity"]
-    assert evaluation["base"]["perplexity"] == pytest.approx(np.exp(evaluation["base"]["loss"]))
+    evaluation = read_evaluation(run / "evaluation.json")
+    base, tuned = evaluation.base.test.overall, evaluation.tuned.test.overall
+    assert tuned.targets == base.targets > 100
+    assert evaluation.changes["test"].ratio == pytest.approx(tuned.perplexity / base.perplexity)
+    assert evaluation.changes["test"].ratio < 0.7
 
 
 def test_the_exported_files_are_proved(grown: tuple[Path, str]) -> None:
@@ -173,8 +176,11 @@ def test_the_stages_one_by_one_give_what_grow_gives(
     assert report(capfd, "corpus", run, *origin(inputs, tiny_model))["stage"] == "corpus"
     assert report(capfd, "train", run)["report"]["resumed_at"] == 0
     assert report(capfd, "eval", run)["report"]["rows"] == 4
-    for file in ("corpus/train.jsonl", "corpus/test.jsonl", "adapters/adapters.safetensors", "evaluation.json"):
+    for file in ("corpus/train.jsonl", "corpus/test.jsonl", "adapters/adapters.safetensors", "evaluation/tuned.jsonl"):
         assert (run / file).read_bytes() == (grown[0] / file).read_bytes()
+    expected = read_evaluation(grown[0] / "evaluation.json")
+    assert list(expected.files) == ["F16", "Q4_K_M"]
+    assert read_evaluation(run / "evaluation.json") == replace(expected, files={})
 
 
 def test_fuse_writes_the_types_that_are_asked_for(run: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from chrysalis_mlx.evaluation.results import read_evaluation
 from chrysalis_mlx.genome.build import build_genome
 from chrysalis_mlx.genome.stage import lock_now
 from chrysalis_mlx.pipeline.corpus import corpus
@@ -22,7 +23,7 @@ BLUEPRINT = """\
 name: slow
 adapter: {kind: dora, rank: 8, alpha: 16}
 training: {row_length: 256, steps: 5, warmup_steps: 1, learning_rate: 1e-3, max_valid_rows: 2}
-evaluation: {max_rows: 8}
+evaluation: {max_rows: 8, continuations: 2, continuation_tokens: 16, prompts: [Who are you], answer_tokens: 8}
 export: {quantize: [F16, Q8_0, Q4_K_M], verify_positions: 64}
 """
 
@@ -61,15 +62,25 @@ def test_the_losses_of_five_steps_agree_between_the_backends(runs: dict[str, Wor
 
 
 def test_the_test_perplexity_falls_and_agrees_between_the_backends(runs: dict[str, Workspace]) -> None:
-    reports = {backend: evaluate(workspace)["report"] for backend, workspace in runs.items()}
-    for report in reports.values():
-        assert report["tuned"]["perplexity"] < report["base"]["perplexity"]
-    for model in ("base", "tuned"):
-        assert reports["mlx"][model]["perplexity"] == pytest.approx(reports["torch"][model]["perplexity"], rel=1e-4)
+    found = {}
+    for backend, workspace in runs.items():
+        evaluate(workspace)
+        found[backend] = read_evaluation(workspace.run.path("evaluation.json"))
+        assert found[backend].changes["test"].ratio < 1
+    for own, other in zip(found["mlx"].subjects, found["torch"].subjects, strict=True):
+        assert own.test.overall.perplexity == pytest.approx(other.test.overall.perplexity, rel=1e-4)
+        assert own.general is not None
+        assert other.general is not None
+        assert own.general.perplexity == pytest.approx(other.general.perplexity, rel=1e-4)
 
 
 def test_the_exported_files_do_what_the_trained_model_does(runs: dict[str, Workspace]) -> None:
     report = fuse(runs["mlx"])["report"]
+    evaluate(runs["mlx"])
+    files = read_evaluation(runs["mlx"].run.path("evaluation.json")).files
+    assert files["F16"].against["test"].ratio == pytest.approx(1, abs=1e-3)
+    assert files["Q8_0"].against["test"].ratio == pytest.approx(1, abs=0.02)
+    assert files["Q4_K_M"].against["test"].ratio == pytest.approx(1, abs=0.2)
     assert report["fused"]["max_difference"] < 1e-4
     f16, q8, q4 = (report["gguf"][name] for name in ("F16", "Q8_0", "Q4_K_M"))
     for entry in (f16, q8, q4):

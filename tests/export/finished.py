@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from chrysalis_mlx.adapters.files import save_mlx, save_peft
 from chrysalis_mlx.adapters.spec import initialize
 from chrysalis_mlx.corpus.build import corpus_of_genome
 from chrysalis_mlx.corpus.write import write_corpus
+from chrysalis_mlx.evaluation.results import Change, Copying, Evaluation, Interval, Score, Subject, Texts
 from chrysalis_mlx.export.lineage.lineage import Lineage, Value, metadata
 from chrysalis_mlx.genome.build import build_genome
 from chrysalis_mlx.genome.stage import lock_now
@@ -64,11 +66,23 @@ REPORT = {
     "adapter_parameters": 12345,
     "backend": "mlx",
 }
-EVALUATION = {
-    "base": {"perplexity": 20.0, "loss": 2.9957, "targets": 1234},
-    "tuned": {"perplexity": 10.0, "loss": 2.3026, "targets": 1234},
-    "perplexity_ratio": 0.5,
-}
+
+
+def _subject(name: str, loss: float, general: float, copies: int) -> Subject:
+    def score(loss: float) -> Score:
+        perplexity = math.exp(loss)
+        return Score(perplexity, loss, 1234, 9, Interval(perplexity - 0.5, perplexity + 0.5))
+
+    copying = {"train": Copying(16, copies, 7), "held_out": Copying(15, 0, 3)}
+    return Subject(name, Texts(score(loss)), score(general), copying)
+
+
+EVALUATION = Evaluation(
+    "mlx",
+    _subject("base", 3.0, 2.5, 1),
+    _subject("tuned", 2.0, 2.75, 4),
+    changes={"test": Change(math.exp(-1), Interval(0.25, 0.5)), "general": Change(math.exp(0.25), Interval(1.0, 1.5))},
+)
 ENTRIES: dict[str, dict[str, Any]] = {
     "F16": {"file": "model-F16.gguf", "bytes": 2_000_000, "bits_per_weight": 16.0, "kl": 1e-6, "top1": 1.0}
     | {"perplexity": 10.0, "failures": [], "verified": True},
@@ -102,8 +116,8 @@ def finish(folder: Path, tiny_model: Path) -> Run:
     _corpus(workspace)
     _train(workspace)
     with run.recording("eval", run.output_hashes("train")) as record:
-        write_json(run.path("evaluation.json"), EVALUATION)
-        record |= {"report": EVALUATION, "outputs": [run.path("evaluation.json")]}
+        write_json(run.path("evaluation.json"), EVALUATION.as_dict())
+        record |= {"report": {}, "outputs": [run.path("evaluation.json")]}
     export(run)
     return run
 

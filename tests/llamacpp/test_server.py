@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from chrysalis_mlx.errors import ExportError
-from chrysalis_mlx.llamacpp.server import LlamaServer, _environment
+from chrysalis_mlx.llamacpp.child import _environment
+from chrysalis_mlx.llamacpp.server import LlamaServer
 from tests import tiny
 from tests.gguf.parity import export
+from tests.inference.runs import endless_model
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +122,71 @@ def test_chat_is_the_template_and_a_completion(server: LlamaServer) -> None:
     assert chat == server.complete(server.apply_template(messages), max_tokens=5, temperature=0, seed=1)
 
 
+def test_a_stream_is_the_completion_piece_by_piece(server: LlamaServer) -> None:
+    sampling = {"temperature": 0.0}
+    pieces = list(server.stream("def", max_tokens=12, seed=1, sampling=sampling))
+    whole = server.complete("def", max_tokens=12, temperature=0, seed=1)
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert len([piece for piece in pieces if piece.text]) > 3
+    assert [piece.finish for piece in pieces] == [*[None] * (len(pieces) - 1), whole.finish]
+    assert pieces[-1].tokens == len(whole.tokens)
+    assert [piece.tokens for piece in pieces] == sorted(piece.tokens for piece in pieces)
+
+
+def test_a_stream_draws_as_it_is_told(server: LlamaServer) -> None:
+    def text(**sampling: float) -> str:
+        return "".join(piece.text for piece in server.stream("def", max_tokens=12, seed=5, sampling=sampling))
+
+    greedy = text(temperature=0.0)
+    assert (
+        text(temperature=5.0, top_k=1) == text(temperature=5.0, top_p=0.0) == text(temperature=5, min_p=1.0) == greedy
+    )
+    assert text(temperature=5.0, top_k=0, top_p=1.0, min_p=0.0) != greedy
+    assert text(temperature=0.0, repeat_penalty=5.0) != greedy
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServer]:
+    root = tmp_path_factory.mktemp("endless")
+    file = export(endless_model(root / "model"), root / "model.gguf").path
+    with LlamaServer(file, context=1 << 17, threads=1) as running:
+        yield running
+
+
+def test_a_stream_that_is_closed_makes_room_for_the_next(endless: LlamaServer) -> None:
+    """Were it not stopped, the one slot would be taken for minutes."""
+    for _ in range(3):
+        with closing(endless.stream("def", max_tokens=None, seed=1, sampling={})) as pieces:
+            assert sum(len(next(pieces).text) for _ in range(20)) > 0
+    assert len(endless.complete("def", max_tokens=3, temperature=0, seed=1).tokens) == 3
+    assert endless.log().count("cancel task") == 3
+    assert endless.context == 1 << 17
+
+
+def test_a_stream_ends_where_the_context_does(gguf_file: Path) -> None:
+    with LlamaServer(gguf_file, context=256, threads=1) as server:
+        last = list(server.stream([5] * 200, max_tokens=None, seed=1, sampling={"temperature": 0.0}))[-1]
+        assert server.context == 256
+        assert last.finish == "eos" or (last.finish, last.tokens) in {("context", 55), ("context", 56)}
+        with pytest.raises(ExportError, match="exceeds the available context"):
+            next(server.stream([5] * 300, max_tokens=1, seed=1, sampling={}))
+
+
+def test_a_stream_says_when_llama_cpp_dies(tmp_path: Path, endless: LlamaServer) -> None:
+    with LlamaServer(endless.file, context=1 << 15, threads=1) as server:
+        pieces = server.stream("def", max_tokens=None, seed=1, sampling={})
+        next(pieces)
+        assert server._child.process is not None
+        server._child.process.kill()
+        with pytest.raises(ExportError, match=r"llama.cpp failed at /completion"):
+            list(pieces)
+
+
+def test_ctrl_c_at_the_terminal_does_not_reach_it(server: LlamaServer) -> None:
+    assert server._child.process is not None
+    assert os.getpgid(server._child.process.pid) != os.getpgid(0)
+
+
 def test_too_long_a_prompt_is_an_error(server: LlamaServer) -> None:
     with pytest.raises(ExportError, match="exceeds the available context"):
         server.next_token_logprobs([5] * 300, 1)
@@ -128,7 +197,7 @@ def test_several_servers_one_after_another_without_a_word(gguf_file: Path, capfd
     for _ in range(2):
         with LlamaServer(gguf_file, context=64) as server:
             seen.append(server.next_token_logprobs([9, 8], 3)[0].tolist())
-            process = server._process
+            process = server._child.process
         assert process is not None
         assert process.poll() == 0
         server.close()
@@ -145,9 +214,9 @@ def test_a_closed_server_says_so(gguf_file: Path) -> None:
 
 def test_a_dead_llamacpp_is_an_error_and_not_a_hang(gguf_file: Path) -> None:
     with LlamaServer(gguf_file, context=64) as server:
-        assert server._process is not None
-        server._process.kill()
-        server._process.wait()
+        assert server._child.process is not None
+        server._child.process.kill()
+        server._child.process.wait()
         with pytest.raises(ExportError, match=r"llama.cpp failed at /tokenize"):
             server.tokenize("x")
 

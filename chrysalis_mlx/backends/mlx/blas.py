@@ -55,6 +55,11 @@ def preload() -> str | None:
     return None
 
 
+def serving() -> str | None:
+    """The library that `preload` has put in MLX's way; None where it found none."""
+    return _serving[-1]._name if _serving else None
+
+
 def use_threads(count: int) -> None:
     """How many threads a matrix product takes from now on, at most what OpenBLAS began with."""
     for name in ("openblas_set_num_threads", "scipy_openblas_set_num_threads"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec, Array
 from chrysalis_mlx.backends.base import (
     DEFAULT_OPTIMIZER,
+    Choose,
     InputSquares,
     OptimizerSettings,
     OptimizerState,
@@ -25,9 +26,10 @@ from chrysalis_mlx.backends.base import (
     always,
 )
 from chrysalis_mlx.backends.mlx.adapter import LoRALinear, attach
+from chrysalis_mlx.backends.mlx.decoding import continued
 from chrysalis_mlx.backends.mlx.exponential import on_cpu
 from chrysalis_mlx.backends.mlx.importance import input_squares
-from chrysalis_mlx.backends.mlx.loss import chunk_size, fused_loss_sum
+from chrysalis_mlx.backends.mlx.loss import chunk_size, fused_loss_sum, target_logprobs
 from chrysalis_mlx.backends.mlx.memory import prepare_memory
 from chrysalis_mlx.backends.mlx.model import DTYPES, PackedModel
 from chrysalis_mlx.backends.mlx.optimizer import Arrays, Optimizer
@@ -59,6 +61,7 @@ class Engine:
         self._chunk = chunk_size(self._model.vocabulary)
         self._settings, self._checkpointing, self._seed = optimizer, gradient_checkpointing, seed
         self._adapters: list[LoRALinear] = []
+        self._bound = 0  # how often other values were put into the model
         self._dropout = spec.dropout if spec else 0.0
         self._whole = frozenset(spec.weights) if spec else frozenset()
         if spec is not None and arrays is not None:
@@ -83,6 +86,28 @@ class Engine:
         self._bind(self._masters, self._norms())
         sums = in_lanes(batch, self._chunk, lambda rows, _: self._loss_sum(rows, learn=False))
         return sum(map(_number, sums)), batch.target_count
+
+    def target_logprobs(self, batch: Batch) -> npt.NDArray[np.float32]:
+        self._bind(self._masters, self._norms())
+
+        def build(rows: Rows, _: int) -> tuple[mx.array, mx.array]:
+            return target_logprobs(self._model.head, self._chosen(rows), rows.targets, self._chunk), rows.weights
+
+        lanes = in_lanes(batch, self._chunk, build)
+        found = np.zeros(batch.mask.shape, np.float32)
+        found[batch.mask] = np.concatenate([np.array(log_p)[np.array(weights) > 0] for log_p, weights in lanes])
+        return found
+
+    def continued(self, prompts: npt.NDArray[np.int32], choose: Choose) -> Iterator[npt.NDArray[np.int32]]:
+        masters, norms, bound = self._masters, self._norms(), -1
+
+        def bind() -> None:
+            nonlocal bound
+            if self._bound != bound:  # another call came between two tokens
+                self._bind(masters, norms)
+                bound = self._bound
+
+        yield from continued(self._model, prompts, choose, bind)
 
     def input_squares(self, batches: Iterable[Batch]) -> dict[str, InputSquares]:
         self._bind(self._masters, self._norms())
@@ -174,9 +199,13 @@ class Engine:
         """Sum of −log p over the rows' targets."""
         if not rows.positions.size:
             return mx.array(0.0)
-        hidden = self._model.hidden(rows.tokens, rows.segments, checkpoint=learn and self._checkpointing)
-        chosen = hidden.reshape(-1, hidden.shape[-1])[rows.positions]  # (N, H)
+        chosen = self._chosen(rows, checkpoint=learn and self._checkpointing)
         return fused_loss_sum(self._model.head, chosen, rows.targets, self._chunk, weights=rows.weights, learn=learn)
+
+    def _chosen(self, rows: Rows, *, checkpoint: bool = False) -> mx.array:
+        """(N, H), the hidden states that the rows' targets are predicted from."""
+        hidden = self._model.hidden(rows.tokens, rows.segments, checkpoint=checkpoint)
+        return hidden.reshape(-1, hidden.shape[-1])[rows.positions]
 
     def _bind(self, masters: Arrays, norms: Constants, key: mx.array | None = None) -> None:
         """Let the model compute with these values; whole weights in the base's dtype, adapters by their masters.
@@ -185,6 +214,7 @@ class Engine:
             norms: of each adapter, see `_norms`.
             key: that dropout is drawn from; None drops nothing.
         """
+        self._bound += 1
         dtype = DTYPES[self.dtype]
         values = [(name, value.astype(dtype) if name in self._whole else value) for name, value in masters.items()]
         if values:
@@ -196,6 +226,7 @@ class Engine:
     def _norms(self) -> Constants:
         """What each adapter keeps constant in a step, evaluated."""
         if self._adapters:
+            self._bound += 1
             self._model.module.update(tree_unflatten(list(self._masters.items())))
         norms = [adapter.norm() for adapter in self._adapters]
         mx.eval(norms)

@@ -33,7 +33,7 @@ def exp2(z: mx.array) -> mx.array:
 
 
 def exp(x: mx.array) -> mx.array:
-    """e^x, as `exp2`; x·log2(e) is rounded, which is up to 1e-7·|x| of the result."""
+    """e^x of a float32, as `exp2`; x·log2(e) is rounded, which is up to 1e-7·|x| of the result."""
     return _power_of_e(x) if on_cpu() else mx.exp(x)
 
 
@@ -54,13 +54,15 @@ _power_of_e = mx.compile(lambda x: _by_parts(x * LOG2E))
 
 @mx.custom_function
 def swiglu(gate: mx.array, x: mx.array) -> mx.array:
-    """gate · σ(gate) · x. The backward pass keeps what went in, and nothing else."""
-    return gate / (1.0 + exp(-gate)) * x
+    """gate · σ(gate) · x, by float32, in the dtype of `x`. The backward pass keeps what went in, and nothing else."""
+    wide = gate.astype(mx.float32)
+    return (wide / (1.0 + exp(-wide)) * x).astype(x.dtype)
 
 
 @swiglu.vjp
 def _pull_swiglu(primals: list[mx.array], dy: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
     gate, x = mx.depends(primals, [dy])  # another array for the compiler, which would keep the forward pass's results
-    share = 1.0 / (1.0 + exp(-gate))
-    active = gate * share
-    return dy * x * (share + active * (1.0 - share)), dy * active
+    wide = gate.astype(mx.float32)
+    share = 1.0 / (1.0 + exp(-wide))
+    active = wide * share
+    return (dy * x * (share + active * (1.0 - share))).astype(gate.dtype), (dy * active).astype(x.dtype)

@@ -51,10 +51,13 @@ def fused_loss_sum(
         return (nll(head(hidden), targets) * weights).sum()
 
     if not learn:
-        return _sum_chunks(chunk_loss, hidden, targets, weights, size)[0]
+        chunks = _in_chunks(lambda *parts: (chunk_loss(*parts),), size, hidden, targets, weights)
+        return mx.stack([loss for (loss,) in chunks]).sum()
 
     def fused_rule(hidden: mx.array) -> tuple[mx.array, ...]:
-        return _sum_chunks(mx.value_and_grad(chunk_loss), hidden, targets, weights, size)
+        chunks = _in_chunks(mx.value_and_grad(chunk_loss), size, hidden, targets, weights)
+        total = mx.stack([loss for loss, _ in chunks]).sum()
+        return total, mx.concatenate([gradient for _, gradient in chunks], axis=0)
 
     fused: Any = mx.custom_function(fused_rule)
 
@@ -64,6 +67,14 @@ def fused_loss_sum(
     fused.vjp(pull)
     total: mx.array = fused(hidden)[0]
     return total
+
+
+def target_logprobs(head: Head, hidden: mx.array, targets: mx.array, size: int) -> mx.array:
+    """log p of each target, (N,) float32, in nats; the arguments are those of `fused_loss_sum`."""
+    if not targets.size:
+        return mx.zeros((0,))
+    chunks = _in_chunks(lambda hidden, targets: (-nll(head(hidden), targets),), size, hidden, targets)
+    return mx.concatenate([log_p for (log_p,) in chunks])
 
 
 def nll(logits: mx.array, targets: mx.array) -> mx.array:
@@ -98,25 +109,25 @@ def _pull_cross_entropy(
     return mx.put_along_axis(gradient, targets, at_target, axis=-1), mx.zeros_like(primals[1])
 
 
-def _sum_chunks(
-    function: Callable[..., Any], hidden: mx.array, targets: mx.array, weights: mx.array, size: int
-) -> tuple[mx.array, ...]:
-    """The function's losses summed, and the gradients of the chunks joined, one chunk after the other."""
-    losses: list[mx.array] = []
-    gradients: list[mx.array] = []
+def _in_chunks(
+    function: Callable[..., tuple[mx.array, ...]], size: int, hidden: mx.array, *others: mx.array
+) -> list[tuple[mx.array, ...]]:
+    """What the function makes of each chunk of positions, one chunk after the other.
+
+    Args:
+        function: gets a chunk of `hidden` and of each of the others. What it gives first is had with all of the rest.
+    """
+    found: list[tuple[mx.array, ...]] = []
     for first in range(0, hidden.shape[0], size):
-        part, wanted, weight = (whole[first : first + size] for whole in (hidden, targets, weights))
-        if losses:
-            part = mx.depends([part], losses[-1:])[0]  # two chunks must not be in memory at once
-        result = function(part, wanted, weight)
-        loss, *rest = result if isinstance(result, tuple) else (result,)
+        part, *more = (whole[first : first + size] for whole in (hidden, *others))
+        if found:
+            part = mx.depends([part], [found[-1][0]])[0]  # two chunks must not be in memory at once
+        value, *rest = function(part, *more)
         if rest:
             # The loss must not be had without the gradient, or all chunks' logits would wait for their turn.
-            loss = mx.depends([loss], rest)[0]
-        losses.append(loss)
-        gradients += rest
-    total = mx.stack(losses).sum()
-    return (total, mx.concatenate(gradients, axis=0)) if gradients else (total,)
+            value = mx.depends([value], rest)[0]
+        found.append((value, *rest))
+    return found
 
 
 def _sum(p: mx.array) -> mx.array:

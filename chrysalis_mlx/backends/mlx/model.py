@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,8 +92,10 @@ class PackedModel:
         # All that the modules hold, tables of angles too: what is lazy belongs to the thread that made it (rows.py).
         mx.eval([value for part in module.modules() for value in part.values() if isinstance(value, mx.array)])
         _use_our_kernels(module)
-        self._window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
         self._grouped = config["model_type"] == "gemma2" and len(module.layers) > 0 and _repeats(module) > 1
+        window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+        # Asked now: later, whoever watches the layers would see this pass among others.
+        self._longest = int(window) if window and not self._asks_for_windows() else None
 
     @property
     def vocabulary(self) -> int:
@@ -110,6 +112,7 @@ class PackedModel:
         Raises:
             ModelError: the rows are longer than the model's sliding window, and mlx-lm's model has none.
         """
+        self._refuse_beyond_window(tokens.shape[1], "rows", "set training.row_length to at most")
         mask = PackedMask(segments, self._grouped)
         body, layers = self.module.model, self.module.model.layers
         if checkpoint:
@@ -118,17 +121,39 @@ class PackedModel:
             states = cast(mx.array, body(tokens, cache=[mask] * len(layers)))
         finally:
             body.layers = layers
-        if self._window and self._window < tokens.shape[1] and not mask.asked_for_window:
-            raise ModelError(
-                f"rows of {tokens.shape[1]} tokens exceed the model's sliding window of {self._window}, which mlx-lm's "
-                f"{self.module.model_type} does not have",
-                fix=f"set training.row_length to at most {self._window}, or use --backend torch",
-            )
         return states
+
+    def extended(self, tokens: mx.array, cache: Sequence[Any]) -> mx.array:
+        """(B, n) token ids that follow those in mlx-lm's cache -> (B, n, H), what the head gets; the cache grows.
+
+        Args:
+            cache: one for each layer, all of the same length.
+
+        Raises:
+            ModelError: the texts get longer than the model's sliding window, and mlx-lm's model has none.
+        """
+        self._refuse_beyond_window(
+            cache[0].offset + tokens.shape[1], "texts", "keep prompt and answer together to at most"
+        )
+        return cast(mx.array, self.module.model(tokens, cache=cache))
 
     def head(self, hidden: mx.array) -> mx.array:
         """(..., H) hidden states -> (..., V) logits, by the model's own last lines: soft-caps and scales included."""
         return cast(mx.array, type(self.module).__call__(_HeadOnly(self.module), hidden))
+
+    def _refuse_beyond_window(self, length: int, what: str, fix: str) -> None:
+        if self._longest is not None and length > self._longest:
+            raise ModelError(
+                f"{what} of {length} tokens exceed the model's sliding window of {self._longest}, which mlx-lm's "
+                f"{self.module.model_type} does not have",
+                fix=f"{fix} {self._longest}, or use --backend torch",
+            )
+
+    def _asks_for_windows(self) -> bool:
+        """Whether mlx-lm's model asks for masks with a window; the pass that shows it is never computed."""
+        mask = PackedMask(None, self._grouped)
+        self.module.model(mx.zeros((1, 1), mx.int32), cache=[mask] * len(self.module.model.layers))
+        return mask.asked_for_window
 
     def _stored_dtype(self) -> str:
         """The dtype of the weights that are not quantized, which is that of the others' scales."""

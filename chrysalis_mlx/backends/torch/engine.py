@@ -15,6 +15,7 @@ import torch
 from chrysalis_mlx.adapters.spec import AdapterArrays, AdapterSpec, Array
 from chrysalis_mlx.backends.base import (
     DEFAULT_OPTIMIZER,
+    Choose,
     InputSquares,
     OptimizerSettings,
     OptimizerState,
@@ -23,8 +24,9 @@ from chrysalis_mlx.backends.base import (
     always,
 )
 from chrysalis_mlx.backends.torch.adapter import Parameters, assign, attach, dropouts, values
+from chrysalis_mlx.backends.torch.decoding import continued
 from chrysalis_mlx.backends.torch.importance import input_squares
-from chrysalis_mlx.backends.torch.loss import loss_sum
+from chrysalis_mlx.backends.torch.loss import loss_sum, target_logprobs
 from chrysalis_mlx.backends.torch.model import checkpoint_layers, head_of, hidden_states, load_model
 from chrysalis_mlx.backends.torch.optimizer import Optimizer
 from chrysalis_mlx.batches.packing import Batch
@@ -76,6 +78,16 @@ class Engine:
     def loss(self, batch: Batch) -> tuple[float, int]:
         with torch.no_grad():
             return self._loss_sum(batch).item(), batch.target_count
+
+    def target_logprobs(self, batch: Batch) -> npt.NDArray[np.float32]:
+        with torch.no_grad():
+            hidden = hidden_states(self._model, batch)
+            targets, mask = torch.from_numpy(batch.targets), torch.from_numpy(batch.mask)
+            log_p: npt.NDArray[np.float32] = target_logprobs(hidden, targets, mask, self._head).numpy()
+        return log_p
+
+    def continued(self, prompts: npt.NDArray[np.int32], choose: Choose) -> Iterator[npt.NDArray[np.int32]]:
+        return continued(self._model, self._head, prompts, choose)
 
     def input_squares(self, batches: Iterable[Batch]) -> dict[str, InputSquares]:
         return input_squares(self._model, batches)

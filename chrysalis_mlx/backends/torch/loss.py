@@ -31,6 +31,16 @@ def loss_sum(hidden: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor, he
     return total
 
 
+def target_logprobs(hidden: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor, head: Head) -> torch.Tensor:
+    """log p of every target, (B, T) float32, in nats; 0 where the mask is off. Arguments and chunks of `loss_sum`."""
+    chosen, wanted = hidden[mask], targets[mask].long()
+    found = torch.zeros(len(wanted))
+    for start in range(0, len(wanted), CHUNK):
+        rows = slice(start, start + CHUNK)
+        found[rows] = _log_softmax(head(chosen[rows])).gather(1, wanted[rows, None])[:, 0]
+    return torch.zeros(mask.shape).masked_scatter(mask, found)
+
+
 class _LossSum(torch.autograd.Function):
     """(N, H) hidden states, (N,) targets -> the sum; the head is applied chunk by chunk."""
 
@@ -59,7 +69,7 @@ def _chunk(
     with torch.set_grad_enabled(backward):
         hidden = hidden.detach().requires_grad_(backward)
         logits = head(hidden)  # (n, V)
-    log_p = torch.log_softmax(logits.detach().float(), dim=-1)
+    log_p = _log_softmax(logits.detach())
     loss = -log_p.gather(1, targets).sum()
     if not backward:
         return loss, None
@@ -67,3 +77,8 @@ def _chunk(
     dlogits.scatter_add_(1, targets, dlogits.new_full(targets.shape, -1.0))  # p − 1 at the target
     (gradient,) = torch.autograd.grad(logits, hidden, dlogits.to(logits.dtype))
     return loss, gradient
+
+
+def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
+    """(n, V) in any float dtype -> log p, float32."""
+    return torch.log_softmax(logits.float(), dim=-1)

@@ -10,7 +10,12 @@ from chrysalis_mlx.cli.output import json_option, out, print_json, table
 @click.command(name="list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the blueprints that come with the package."""
+    """List the blueprints that come with the package.
+
+    \b
+    Example:
+      chrysalis-mlx blueprint list
+    """
     from chrysalis_mlx.blueprint.library import library
     from chrysalis_mlx.blueprint.load import load_blueprint
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from chrysalis_mlx.cli.options import ModelName
 from chrysalis_mlx.cli.output import json_option, out, print_json, say, table
 
 _UNITS = {"": 10**9, "G": 10**9, "GB": 10**9, "GIB": 2**30, "M": 10**6, "MB": 10**6, "MIB": 2**20}
@@ -26,7 +27,7 @@ class Memory(click.ParamType[int]):
 
 
 @click.command(short_help="Rank the blueprints for a model and this machine.")
-@click.option("--model", required=True, help="A Hugging Face directory, a Hub id or a .gguf file.")
+@click.option("--model", type=ModelName(), required=True, help="A Hugging Face directory, a Hub id or a .gguf file.")
 @click.option("--revision", help="Commit, tag or branch of a Hub id.")
 @click.option("--memory", type=Memory(), metavar="SIZE", help="For a machine with so much: 16GB. This one by default.")
 @json_option

@@ -6,11 +6,19 @@ from pathlib import Path
 
 import click
 
+from chrysalis_mlx.cli.options import BlueprintName
 from chrysalis_mlx.cli.output import json_option, print_json, say
 
 
 @click.command(short_help="Copy a blueprint to a file to edit.")
-@click.option("--from", "origin", metavar="NAME", required=True, help="A shipped blueprint's name or a YAML file.")
+@click.option(
+    "--from",
+    "origin",
+    type=BlueprintName(),
+    metavar="NAME",
+    required=True,
+    help="A shipped blueprint's name or a YAML file.",
+)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @json_option
 def new(origin: str, file: Path, as_json: bool) -> None:

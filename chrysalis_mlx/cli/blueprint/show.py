@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from chrysalis_mlx.cli.options import BlueprintName
 from chrysalis_mlx.cli.output import json_option, print_json
 
 
 @click.command(short_help="Show a blueprint, or every field that one can have.")
-@click.argument("name", required=False)
+@click.argument("name", type=BlueprintName(), required=False)
 @click.option("--schema", is_flag=True, help="Show every field with type, default, range and meaning instead.")
 @json_option
 def show(name: str | None, schema: bool, as_json: bool) -> None:
@@ -18,7 +19,7 @@ def show(name: str | None, schema: bool, as_json: bool) -> None:
     editors check and complete a file with.
 
     \b
-    Example:
+    Examples:
       chrysalis-mlx blueprint show qwen3-0.6b
       chrysalis-mlx blueprint show --schema --json > blueprint.schema.json
     """

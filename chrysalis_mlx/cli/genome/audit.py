@@ -28,7 +28,7 @@ def audit(ctx: click.Context, lock_file: Path, clones: Path | None, offline: boo
     """Examine every repository on four levels; exit status 1 when one of them fails.
 
     \b
-    L1  the checked-out commit is the locked one; the remote is current, behind or unreachable (none of these fails)
+    L1  the checked-out commit is the locked one; the remote is current, behind or unreachable (no failure)
     L2  git fsck: no object is missing or corrupt
     L3  every tracked file's bytes and mode on disk are those of the index, and there is nothing else
     L4  the tree recomputed from the files on disk is the commit's tree

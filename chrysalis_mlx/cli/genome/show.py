@@ -6,13 +6,18 @@ from pathlib import Path
 
 import click
 
+from chrysalis_mlx.cli.options import ModelName
 from chrysalis_mlx.cli.output import json_option, out, print_json, say, table
 from chrysalis_mlx.genome.text.summary import GenomeSummary, summarize
 
 
 @click.command("show", short_help="Count what a genome holds.")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--model", help="Count tokens with its tokenizer: a Hugging Face directory, a Hub id or a .gguf file.")
+@click.option(
+    "--model",
+    type=ModelName(),
+    help="Count tokens with its tokenizer: a Hugging Face directory, a Hub id or a .gguf file.",
+)
 @json_option
 def show(file: Path, model: str | None, as_json: bool) -> None:
     """Count what a genome holds: repositories, files, bytes, tokens, duplicates, the largest files.

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from chrysalis_mlx.backends.base import Engine
 from chrysalis_mlx.batches.packing import assemble
-from chrysalis_mlx.batches.tokens import Segment, segments
+from chrysalis_mlx.batches.paragraphs import paragraph_segments
+from chrysalis_mlx.batches.tokens import Segment
 from chrysalis_mlx.errors import ExportError
 from chrysalis_mlx.export.gate.ends import EndToken, end_tokens
 from chrysalis_mlx.gguf.vocabulary.agreement import Agreement
@@ -145,19 +146,5 @@ def sample_text() -> str:
 
 
 def held_out_segments(text: str, tokenizer: Tokenizer, row_length: int) -> list[Segment]:
-    """Any text as held-out texts: whole paragraphs together, of at most `row_length` tokens each.
-
-    A paragraph that is longer is cut at `row_length` tokens.
-    """
-    paragraphs = [paragraph for paragraph in text.split("\n\n") if paragraph.strip()]
-    groups: list[list[str]] = []
-    room = 0
-    for paragraph, length in zip(paragraphs, tokenizer.count_batch(paragraphs), strict=True):
-        need = length + 4  # the empty line, and special tokens around the text
-        if need > room:
-            groups.append([])
-            room = row_length
-        groups[-1].append(paragraph)
-        room -= need
-    made = segments([{"text": "\n\n".join(group)} for group in groups], tokenizer, source="the held-out text")
-    return [Segment(segment.tokens[:row_length], segment.supervised[:row_length]) for segment in made]
+    """Any text as held-out texts: whole paragraphs together, each as a text of its own with its end token."""
+    return paragraph_segments(text, tokenizer, row_length)

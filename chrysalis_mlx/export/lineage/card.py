@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from chrysalis_mlx import __version__
+from chrysalis_mlx.evaluation.results import Evaluation
 from chrysalis_mlx.export.lineage.base_model import HUB
+from chrysalis_mlx.export.lineage.evaluated import told
 from chrysalis_mlx.export.lineage.lineage import Lineage, place, tags
+from chrysalis_mlx.export.lineage.markdown import table
 
 CARD = "README.md"
 
@@ -38,26 +41,28 @@ def model_card(
     files: Sequence[Path],
     *,
     verification: Mapping[str, Any] | None = None,
-    evaluation: Mapping[str, Any] | None = None,
+    evaluation: Evaluation | None = None,
     fused: str | None = "../fused",
+    use: Sequence[str] | None = None,
 ) -> str:
     """The text of the card.
 
     Args:
         files: what lies beside it; the GGUF that the examples use is the last `model-*.gguf`.
         verification: content of verification.json; its entries are told by the keys that they have.
-        evaluation: content of evaluation.json, for a run.
+        evaluation: of the run.
         fused: where the safetensors lie, from the card; None where there are none.
+        use: the lines of the section Use; None: how the files beside the card are run.
     """
     sections = (
         _what(lineage, files),
         _material(lineage),
         _training(lineage),
-        _evaluation(evaluation),
+        told(evaluation),
         _verification(verification),
-        _use(lineage, files, fused),
+        _use(lineage, files, fused) if use is None else ("## Use", "", *use, ""),
         _licences(lineage),
-        _limits(lineage, evaluation),
+        _limits(lineage, files, evaluation),
     )
     body = "\n".join(line for section in sections for line in section)
     return f"---\n{_front_matter(lineage, files)}---\n\n{body}"
@@ -76,8 +81,8 @@ def _front_matter(lineage: Lineage, files: Sequence[Path]) -> str:
         "language": list(base.languages),
         "datasets": [data.id] if data else list(base.datasets) if not lineage.adapter else [],
         "pipeline_tag": "text-generation",
-        "library_name": "gguf",
-        "tags": [tag for tag in tags(lineage) if tag != "text-generation"],
+        "library_name": "gguf" if _is_gguf(files) else "transformers" if _merged(files) else "peft",
+        "tags": [tag for tag in tags(lineage) if tag != "text-generation" and (tag != "gguf" or _is_gguf(files))],
     }
     known = {name: value for name, value in front.items() if value is not None and value != []}
     return yaml.safe_dump(known, sort_keys=False, width=1000)
@@ -87,7 +92,7 @@ def _relation(lineage: Lineage, files: Sequence[Path]) -> str:
     """As the Hub has it: what this is to its base."""
     if lineage.adapter is None:
         return "quantized"
-    return "finetune" if _models(files) else "adapter"
+    return "finetune" if _merged(files) else "adapter"
 
 
 def _what(lineage: Lineage, files: Sequence[Path]) -> Iterator[str]:
@@ -100,18 +105,20 @@ def _what(lineage: Lineage, files: Sequence[Path]) -> Iterator[str]:
     name = f"[{_text(base.hub.id)}]({HUB}/{base.hub.id})" if base.hub else f"{_text(base.name)}"
     if adapter is None:
         told = f"{name}, converted to GGUF"
-    elif not _models(files):
-        told = f"A {_KINDS[adapter.kind]} for {name}, as GGUF"
+    elif not _merged(files):
+        told = f"A {_KINDS[adapter.kind]} for {name}{', as GGUF' if _is_gguf(files) else ', trained'}"
     else:
-        told = f"{name}, tuned ({_KINDS[adapter.kind]}, merged into the weights) and converted to GGUF"
+        converted = " and converted to GGUF" if _models(files) else ""
+        told = f"{name}, tuned ({_KINDS[adapter.kind]}, merged into the weights){converted}"
     yield f"{told} with chrysalis-mlx {__version__}."
     if base.hub:
         yield f"The base is at commit `{base.hub.commit}`."
     else:
         yield "The base was a local copy; where on the Hub it lies is not recorded."
     yield ""
-    yield "Every GGUF file carries its lineage: `chrysalis-mlx lineage FILE` prints it."
-    yield ""
+    if _is_gguf(files):
+        yield "Every GGUF file carries its lineage: `chrysalis-mlx lineage FILE` prints it."
+        yield ""
 
 
 def _material(lineage: Lineage) -> Iterator[str]:
@@ -137,7 +144,7 @@ def _material(lineage: Lineage) -> Iterator[str]:
             )
             for item in lineage.repositories
         ]
-        yield from _table(("repository", "at", ">files", ">tokens", "licence"), rows)
+        yield from table(("repository", "at", ">files", ">tokens", "licence"), rows)
 
 
 def _training(lineage: Lineage) -> Iterator[str]:
@@ -156,7 +163,7 @@ def _training(lineage: Lineage) -> Iterator[str]:
         *_trained(lineage),
         ("sha256 of the adapter", adapter.sha256 and _code(adapter.sha256)),
     ]
-    yield from _table(("", ""), [row for row in rows if row[1] is not None])
+    yield from table(("", ""), [row for row in rows if row[1] is not None])
 
 
 def _trained(lineage: Lineage) -> Iterator[tuple[object, ...]]:
@@ -182,18 +189,6 @@ def _trained(lineage: Lineage) -> Iterator[tuple[object, ...]]:
     yield "dtype of the base", report.get("dtype")
 
 
-def _evaluation(evaluation: Mapping[str, Any] | None) -> Iterator[str]:
-    if not evaluation:
-        return
-    yield "## Evaluation"
-    yield ""
-    measured = {name: evaluation[name] for name in ("base", "tuned") if name in evaluation}
-    rows = [(name, f"{found['perplexity']:.3f}", f"{found['loss']:.4f}") for name, found in measured.items()]
-    yield f"On {_number(evaluation['tuned']['targets'])} tokens of texts that were kept out of the training:"
-    yield ""
-    yield from _table(("model", ">perplexity", ">nats per token"), rows)
-
-
 def _verification(verification: Mapping[str, Any] | None) -> Iterator[str]:
     entries = _entries(verification or {})
     if not entries:
@@ -208,7 +203,7 @@ def _verification(verification: Mapping[str, Any] | None) -> Iterator[str]:
     yield "Each file was opened in llama.cpp and compared with the model that was trained, on held-out texts."
     yield "KL is in nats per token. `verification.json` has every figure."
     yield ""
-    yield from _table(("file", *(f">{name}" for name, _, _ in columns), "verdict"), rows)
+    yield from table(("file", *(f">{name}" for name, _, _ in columns), "verdict"), rows)
 
 
 def _entries(verification: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -264,17 +259,18 @@ def _licences(lineage: Lineage) -> Iterator[str]:
     yield ""
 
 
-def _limits(lineage: Lineage, evaluation: Mapping[str, Any] | None) -> Iterator[str]:
+def _limits(lineage: Lineage, files: Sequence[Path], evaluation: Evaluation | None) -> Iterator[str]:
     yield "## Limits"
     yield ""
     if evaluation:
-        yield "- Only perplexity on held-out texts of the same material was measured: no benchmark, no test of safety."
+        yield "- Perplexity and copying were measured, and nothing else: no benchmark, no test of safety."
     else:
         yield "- No benchmark and no test of safety was done."
     yield "- What the base model gets wrong, this one may get wrong too."
     if lineage.run is not None:
         yield "- It was trained on the texts named above and may repeat passages of them."
-    yield "- Files of few bits per weight differ more from the trained model; the verification says by how much."
+    if _models(files):
+        yield "- Files of few bits per weight differ more from the trained model; the verification says by how much."
     yield ""
 
 
@@ -282,13 +278,15 @@ def _models(files: Sequence[Path]) -> list[str]:
     return [file.name for file in files if file.name.startswith(_MODEL) and file.suffix == ".gguf"]
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    """A Markdown table and an empty line; a heading that begins with ">" is aligned to the right."""
-    yield "| " + " | ".join(head.removeprefix(">") for head in heads) + " |"
-    yield "|" + "|".join("---:" if head.startswith(">") else "---" for head in heads) + "|"
-    for row in rows:
-        yield "| " + " | ".join(map(str, row)) + " |"
-    yield ""
+def _is_gguf(files: Sequence[Path]) -> bool:
+    return any(file.suffix == ".gguf" for file in files)
+
+
+def _merged(files: Sequence[Path]) -> bool:
+    """Whether the tuned weights themselves are there, and not an adapter alone."""
+    return bool(_models(files)) or any(
+        file.suffix == ".safetensors" and not file.name.startswith("adapter") for file in files
+    )
 
 
 def _text(value: str) -> str:

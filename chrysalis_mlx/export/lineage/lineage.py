@@ -29,6 +29,7 @@ from chrysalis_mlx.adapters.spec import AdapterSpec
 from chrysalis_mlx.blueprint.load import load_blueprint
 from chrysalis_mlx.blueprint.schema import Blueprint
 from chrysalis_mlx.export.lineage.base_model import HUB, BaseModel, HubSnapshot, name_parts, plain_name, size_label
+from chrysalis_mlx.genome.git.remote import shown
 from chrysalis_mlx.genome.manifest import RepositoryRecord, read_manifest
 from chrysalis_mlx.models.directory import ModelDirectory
 from chrysalis_mlx.run import Run, sha256_file, sha256_json
@@ -169,9 +170,12 @@ class Lineage:
 
 
 def place(repository: RepositoryRecord) -> str:
-    """Where a repository of a genome comes from, as PLACE@COMMIT; PLACE is its URL, or its name where it has none."""
+    """Where a repository of a genome comes from, as PLACE@COMMIT.
+
+    PLACE is its URL, without a password or token, or its name where it has none.
+    """
     remote = repository.kind == "remote" and repository.location
-    where = str(repository.location) if remote else repository.name
+    where = shown(str(repository.location)) if remote else repository.name
     state = repository.commit or repository.tree
     folder = f":{repository.folder}" if repository.folder else ""
     return f"{where}@{state}{folder}" if state else where

@@ -24,7 +24,7 @@ from chrysalis_mlx.models.directory import ModelDirectory
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from chrysalis_mlx.progress import Progress, silent
 
-_MAX_CONTEXT = 8192  # a longer default costs memory that most laptops do not have
+MAX_CONTEXT = 8192  # a longer default costs memory that most laptops do not have
 _END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<end_of_turn>", "</s>")
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 _ROLES = ("system", "user", "assistant")
@@ -77,18 +77,33 @@ def modelfile(
         lines.append(f"ADAPTER {_path(adapter)}")
     lines.append(_template(model.tokenizer, default))
     lines += _system(chat, system, default)
-    lines.append(f"PARAMETER num_ctx {context or min(_usable_context(model), _MAX_CONTEXT)}")
+    lines.append(f"PARAMETER num_ctx {context or default_context(model)}")
     lines += [f"PARAMETER stop {_stop(token)}" for token in _stops(model)]
-    lines += [f"PARAMETER {name} {value}" for name, value in _sampling(generation).items()]
+    lines += [f"PARAMETER {name} {value}" for name, value in recommended_sampling(generation).items()]
     lines += [_example(message) for message in messages]
     licenses = _license_files(model.path) or ([license_id] if license_id else [])
     lines += [f"LICENSE {_quoted(_printable(text), 'the licence')}" for text in licenses]
     return "\n".join(lines) + "\n"
 
 
-def _usable_context(model: ModelDirectory) -> int:
-    """Tokens that llama.cpp computes as the model does: of Phi-3, whose window it lacks, as far as that."""
-    return architectures.for_config(model.plain_config).context
+def default_context(model: ModelDirectory) -> int:
+    """Tokens that llama.cpp computes as the model does (of Phi-3, whose window it lacks, up to that); at most 8192."""
+    return min(architectures.for_config(model.plain_config).context, MAX_CONTEXT)
+
+
+def recommended_sampling(generation: Mapping[str, Any]) -> dict[str, float]:
+    """The sampling that the model's makers recommend, by Ollama's names; what they do not say is not there."""
+
+    def number(name: str) -> float | None:
+        value = generation.get(name)
+        usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return value if usable else None
+
+    values: dict[str, float | None] = {name: number(name) for name in _SAMPLING}
+    if generation.get("do_sample") is False:
+        values = {"temperature": 0}
+    values["repeat_penalty"] = number("repetition_penalty")
+    return {name: int(v) if name == "top_k" else v for name, v in values.items() if v is not None}
 
 
 def check_name(name: str) -> None:
@@ -220,21 +235,6 @@ def _stops(model: ModelDirectory) -> list[str]:
     found += [name for name in _END_TOKENS if model.tokenizer.token_id(name) is not None]
     # One that a Modelfile cannot say is in the GGUF, which ends the answer as well.
     return [token for token in dict.fromkeys(found) if token and not _unsayable(token)]
-
-
-def _sampling(generation: Mapping[str, Any]) -> dict[str, float]:
-    """The sampling that the model's makers recommend, by Ollama's names."""
-
-    def number(name: str) -> float | None:
-        value = generation.get(name)
-        usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        return value if usable else None
-
-    values: dict[str, float | None] = {name: number(name) for name in _SAMPLING}
-    if generation.get("do_sample") is False:
-        values = {"temperature": 0}
-    values["repeat_penalty"] = number("repetition_penalty")
-    return {name: int(v) if name == "top_k" else v for name, v in values.items() if v is not None}
 
 
 def _path(file: Path | str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
 from chrysalis_mlx import __version__
+from chrysalis_mlx.evaluation.results import Change, Evaluation
 from chrysalis_mlx.export.lineage.base_model import BaseModel, HubSnapshot, Licence
 from chrysalis_mlx.export.lineage.card import model_card
 from chrysalis_mlx.export.lineage.lineage import Adapter, Lineage
@@ -171,10 +172,37 @@ def test_how_it_was_trained(lineage: Lineage, finished: Path) -> None:
     assert "was not trained in a run of chrysalis-mlx" in foreign
 
 
-def test_evaluation_and_verification(lineage: Lineage) -> None:
+def test_what_was_learned_forgotten_and_copied(lineage: Lineage) -> None:
     text = card(lineage, verification={"fused": {}, "gguf": ENTRIES}, evaluation=EVALUATION)
-    assert section(text, "Evaluation")[0] == "On 1,234 tokens of texts that were kept out of the training:"
-    assert rows(section(text, "Evaluation"))[1:] == [["base", "20.000", "2.9957"], ["tuned", "10.000", "2.3026"]]
+    told = section(text, "Evaluation")
+    assert told[0] == "On 1,234 tokens of 9 documents that were kept out of the training:"
+    assert rows(told[:6]) == [
+        ["model", "perplexity", "95 % interval", "nats per token"],
+        ["base", "20.086", "19.586 to 20.586", "3.0000"],
+        ["tuned", "7.389", "6.889 to 7.889", "2.0000"],
+    ]
+    assert (
+        "On 1,234 tokens of general English the perplexity went from 12.182 to 15.643, 1.284 times (1.000 to 1.500); "
+        "above 1 it has forgotten." in told
+    )
+    assert rows(told[6:]) == [
+        ["texts", "base", "tuned"],
+        ["trained on", "1 of 16", "4 of 16"],
+        ["kept out of the training", "0 of 15", "0 of 15"],
+    ]
+
+
+def test_of_the_evaluation_what_was_asked_for(lineage: Lineage) -> None:
+    bare = dataclasses.replace(EVALUATION.base, general=None, copying={})
+    text = card(lineage, evaluation=Evaluation("mlx", bare, bare, changes={"test": Change(1.0)}))
+    assert len(rows(section(text, "Evaluation"))) == 3
+    assert "general English" not in text
+    assert "Continuations" not in text
+    assert "## Evaluation" not in card(lineage)
+
+
+def test_the_verification_of_each_file(lineage: Lineage) -> None:
+    text = card(lineage, verification={"fused": {}, "gguf": ENTRIES}, evaluation=EVALUATION)
     assert rows(section(text, "Verification")) == [
         [
             "file",

@@ -404,3 +404,16 @@ def test_the_floats_of_a_gguf_have_32_bits(finished: Path) -> None:
     keys = read_keys(finished / "run/export/model-F16.gguf")
     assert keys["chrysalis.training.learning_rate"] != 1e-3
     assert keys["chrysalis.training.learning_rate"] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        ("https://me:tok3n@h.org/r.git", "https://h.org/r.git@abc"),
+        ("https://tok3n@h.org/r.git", "https://h.org/r.git@abc"),
+        ("https://h.org/r.git", "https://h.org/r.git@abc"),
+        ("git@github.com:o/r.git", "git@github.com:o/r.git@abc"),
+    ],
+)
+def test_a_place_tells_no_password_and_no_token(location: str, told: str) -> None:
+    assert place(RepositoryRecord("r", "remote", location, "abc")) == told
