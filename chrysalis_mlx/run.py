@@ -134,7 +134,7 @@ class Run:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             schema = record["schema"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(
                 "run.json is damaged", where=f"{path}: {error}", fix="remove the run directory and grow it again"
             ) from error

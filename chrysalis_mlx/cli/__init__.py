@@ -144,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; None takes them from `sys.argv`.
     """
     settings = Settings()
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has not all characters is no reason to fail
@@ -172,6 +173,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, no permission, a file where a directory should be: the machine, not a bug
         _print_error(error, settings)
         return 1
+
+
+def _open_what_is_closed() -> None:
+    """Whoever started the program may have closed its input or output (`>&-`): then Python has None there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
 
 
 def _print_error(error: ChrysalisError | OSError, settings: Settings) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chrysalis_mlx.cli.output import json_option, out, print_json, printable, say
+from chrysalis_mlx.report.words import plural
 
 if TYPE_CHECKING:
     from chrysalis_mlx.doctor.check import Check
@@ -69,9 +70,5 @@ def _show_fixes(checks: list[Check]) -> None:
     if to_mend:
         say("", "to do:", *(f"  {check.name}: {check.fix}" for check in to_mend))
     counts = {status: sum(check.status == status for check in checks) for status in _SIGNS}
-    say("", ", ".join(f"{counts[status]} {word}" for status, word in _words(counts).items() if counts[status]))
-
-
-def _words(counts: dict[str, int]) -> dict[str, str]:
-    plural = {status: "" if count == 1 else "s" for status, count in counts.items()}
-    return {"ok": "ok", "warning": f"warning{plural['warning']}", "problem": f"problem{plural['problem']}"}
+    many = {"ok": "ok", "warning": "warnings", "problem": "problems"}
+    say("", ", ".join(plural(count, status, many[status]) for status, count in counts.items() if count))

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from chrysalis_mlx.cli.options import backend_option, run_argument
-from chrysalis_mlx.cli.output import json_option, print_json, progress
-from chrysalis_mlx.cli.reports import show_stage
+from chrysalis_mlx.cli.output import json_option, progress
+from chrysalis_mlx.cli.reports import tell
 
 
 @click.command(name="eval")
@@ -26,12 +26,7 @@ def command(run: Path, backend: str, as_json: bool) -> None:
     Example:
       chrysalis-mlx eval runs/first
     """
-    from chrysalis_mlx.pipeline.evaluate import evaluate
-    from chrysalis_mlx.workspace import Workspace
+    from chrysalis_mlx.library.run import open_run
 
-    workspace = Workspace.open(run)
-    record = evaluate(workspace, backend, progress=partial(progress, quiet=as_json))
-    if as_json:
-        print_json({"run": run, "stage": "eval", **record})
-    else:
-        show_stage("eval", workspace.run, record)
+    opened = open_run(run)
+    tell(opened, opened.evaluate(backend, progress=partial(progress, quiet=as_json)), as_json)

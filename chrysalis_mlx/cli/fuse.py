@@ -61,6 +61,7 @@ def command(
       chrysalis-mlx fuse runs/qwen3 --quantize Q4_K_M --ollama larva
       chrysalis-mlx fuse --model Qwen/Qwen3-0.6B --adapter adapters -o out --quantize F16 --quantize Q4_K_M
     """
+    from chrysalis_mlx.cli.reports import show_next
     from chrysalis_mlx.export.ollama.modelfile import check_name, create
 
     _require_one(run, {"--model": model, "--adapter": adapter, "--output": output, "--text": text})
@@ -87,6 +88,8 @@ def command(
         if found["ollama"]:
             told = f"Ollama is not installed here; run: {found['ollama']}"
         out().print(told, markup=False, soft_wrap=True)
+    elif not adapter_only:
+        show_next(export, run)
 
 
 def _require_one(run: Path | None, named: Mapping[str, object]) -> None:
@@ -125,7 +128,7 @@ def _of_model(
 
     report = convert(Given(model, adapter), output, quantize, backend, **options)
     if not as_json:
-        show_export(output, report)
+        show_export(report)
     return {"model": model, "adapter": adapter, "output": output, "report": report}, output / "export"
 
 

@@ -10,7 +10,7 @@ import click
 
 from chrysalis_mlx.cli.options import backend_option, force_option, max_minutes_option, origin_options, run_argument
 from chrysalis_mlx.cli.output import json_option, print_json, progress
-from chrysalis_mlx.cli.reports import show_stage
+from chrysalis_mlx.cli.reports import show_next, show_stage
 
 
 @click.command(name="grow")
@@ -55,3 +55,5 @@ def command(
             show_stage(stage.name, begun.record, stage.record)
     if as_json:
         print_json({"run": run, "stages": records})
+    elif "fuse" in records:
+        show_next(run / "export", run)

@@ -91,6 +91,16 @@ def _items(kind: str, incomplete: str, found: Sequence[str]) -> list[CompletionI
 
 
 run_argument = click.argument("run", type=RunPath())
+exported_argument = click.argument("model", metavar="RUN|FILE.gguf", type=Exported())
+quantize_option = click.option(
+    "--quantize",
+    type=TypeName(),
+    metavar="TYPE",
+    help="Which of the run's GGUFs; without it, the one the Modelfile names.",
+)
+context_option = click.option(
+    "--context", type=click.IntRange(16), metavar="N", help="Tokens; without it the model's, at most 8192."
+)
 backend_option = click.option(
     "--backend",
     type=click.Choice(["auto", "mlx", "torch"]),

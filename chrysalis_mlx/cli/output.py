@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +20,9 @@ from rich.text import Text
 
 from chrysalis_mlx.cli import Settings
 from chrysalis_mlx.progress import Bar
+from chrysalis_mlx.report.words import visible
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-# Control characters, marks that turn the direction of the text, separators of lines, and bytes that are no UTF-8.
-_OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def json_option(function: F) -> F:
@@ -77,11 +74,7 @@ def printable(text: str, *, lines: bool = False) -> str:
     Args:
         lines: keep line breaks.
     """
-
-    def escape(match: re.Match[str]) -> str:
-        return match[0] if lines and match[0] == "\n" else match[0].encode("unicode_escape").decode("ascii")
-
-    return _OBEYED.sub(escape, text)
+    return visible(text, "\n" if lines else "")
 
 
 def say(*lines: str) -> None:

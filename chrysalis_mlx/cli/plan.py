@@ -62,7 +62,7 @@ def command(
     \b
     Examples:
       chrysalis-mlx plan --model Qwen/Qwen3-0.6B --blueprint qwen3-0.6b
-      chrysalis-mlx plan --blueprint llama-3.2-1b --memory 16GB --device gpu
+      chrysalis-mlx plan --blueprint qwen3-4b-qlora --memory 16GB --device gpu
     """
     from chrysalis_mlx import machine
     from chrysalis_mlx.training import plan as planning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,8 +53,9 @@ def _corpus(run: Run, report: dict[str, Any]) -> None:
     shares = {side: found["share"] for side, found in report["contamination"].items()}
     ngram = report["contamination"]["test"]["ngram"]
     say(
-        f"{report['cut']:,} texts were cut into several rows; share {ngram} words in a row with what is trained on: "
-        + ", ".join(f"{share:.1%} of {side}" for side, share in shares.items())
+        f"{report['cut']:,} texts were cut into several rows",
+        f"share {ngram} words in a row with what is trained on: "
+        + ", ".join(f"{share:.1%} of {side}" for side, share in shares.items()),
     )
     if "data" in run.record:
         say(*told(read_account(run.path("corpus", "expression.json"))["data"]))
@@ -93,8 +95,8 @@ def _eval(run: Run, report: dict[str, Any]) -> None:
     show_evaluation(read_evaluation(run.path("evaluation.json")))
 
 
-def show_export(directory: Path, report: Mapping[str, Any]) -> None:
-    """Print what an export wrote into a directory."""
+def show_export(report: Mapping[str, Any]) -> None:
+    """Print what an export wrote."""
     rows = [_row(entry) for entry in report["gguf"].values()]
     heads = (">size", ">bits", ">ids", ">KL", ">ppl", ">top-1")  # fits into 80 columns
     out().print(table("export/", *heads, rows=rows))
@@ -107,7 +109,14 @@ def show_export(directory: Path, report: Mapping[str, Any]) -> None:
     if adapter := report.get("adapter"):
         say(f"adapter alone: {adapter}")
     say(*(f"note: {note}" for note in report.get("notes", ())))
-    out().print(f"next: ollama create NAME -f {directory / 'export' / 'Modelfile'}", markup=False, soft_wrap=True)
+
+
+def show_next(export: Path, run: Path | None = None) -> None:
+    """Print the commands that lead on from an export, of a run where one is named; each can be pasted."""
+    make = f"ollama create NAME -f {shlex.quote(str(export / 'Modelfile'))}"
+    lead = [f"chrysalis-mlx {name} {shlex.quote(str(run))}" for name in ("report", "chat")] if run else []
+    first, *more = [*lead, make]
+    say(f"next: {first}", *(f"      {line}" for line in more))
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
@@ -127,5 +136,5 @@ _REPORTS: dict[str, Callable[[Run, dict[str, Any]], None]] = {
     "corpus": _corpus,
     "train": _train,
     "eval": _eval,
-    "fuse": lambda run, report: show_export(run.directory, report),
+    "fuse": lambda _, report: show_export(report),
 }

@@ -89,7 +89,7 @@ def _show(runs: list[dict[str, Any]]) -> None:
             run["name"],
             Path(run["model"]).name if run["model"] else "",
             run["blueprint"] or "",
-            " ".join(run["stages"]),
+            run["stages"][-1] if run["stages"] else "",  # so that the table fits into 80 columns
             run["state"],
             f"{run['step']}/{run['steps']}" if run["steps"] else "",
             _loss(run["train_loss"]),
@@ -105,4 +105,4 @@ def _show(runs: list[dict[str, Any]]) -> None:
 
 
 def _loss(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.4f}"
+    return "" if value is None or math.isnan(value) else f"{value:.3f}"

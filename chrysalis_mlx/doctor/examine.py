@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from chrysalis_mlx.doctor import frameworks, installation, network, surroundings
 from chrysalis_mlx.doctor.check import Check, problem
+from chrysalis_mlx.doctor.passwords import without_passwords
 from chrysalis_mlx.doctor.processes import Answer, ask, end_all
 
 LIMIT = 30.0
@@ -90,7 +91,7 @@ def _isolated(
     name: str, check: Callable[[Examination], Check], examination: Examination, found: dict[str, Check]
 ) -> None:
     try:
-        found[name] = check(examination)
+        found[name] = without_passwords(check(examination))
     except Exception as error:  # a check that fails must not take the others along
         fix = "mend what it names; if it is a bug of chrysalis-mlx, report it"
-        found[name] = problem(name, f"the check failed: {type(error).__name__}: {error}", fix)
+        found[name] = without_passwords(problem(name, f"the check failed: {type(error).__name__}: {error}", fix))

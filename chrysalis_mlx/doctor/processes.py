@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,11 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def run(command: Sequence[str], limit: float, *, environment: Mapping[str, str] | None = None) -> Ended:
+def run(command: Sequence[str], limit: float) -> Ended:
     """Run a program with nothing to read, and end it with all that it started when it takes too long.
 
     Args:
         limit: seconds.
-        environment: what is added to this process's own.
 
     Raises:
         OSError: it cannot be started.
@@ -74,7 +73,6 @@ def run(command: Sequence[str], limit: float, *, environment: Mapping[str, str] 
         stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="replace",
-        env={**os.environ, **(environment or {})},
         start_new_session=True,  # a group, so that what it started ends with it
     )
     with _lock:

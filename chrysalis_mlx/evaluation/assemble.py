@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -85,11 +85,10 @@ def narrowed(found: Found, asked: Questions, to: Questions) -> Found:
         whole = {text.number: text.targets for text in all_texts}
         return {text.number: values[text.number][np.searchsorted(whole[text.number], text.targets)] for text in few}
 
-    return Found(
-        narrow(found.test, _flat(asked.test), _flat(to.test)),
-        narrow(found.general, _flat(asked.general), _flat(to.general)),
-        found.continuations,
-        found.answers,
+    return replace(
+        found,
+        test=narrow(found.test, _flat(asked.test), _flat(to.test)),
+        general=narrow(found.general, _flat(asked.general), _flat(to.general)),
     )
 
 

@@ -5,11 +5,41 @@ The first line holds a key: the hash of everything that the answers depend on. E
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from chrysalis_mlx.errors import RunError
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep a folder of journals to this process: two that append to one file would mix up what they were answered.
+
+    Raises:
+        RunError: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)  # closing it lets go; so does the death of this process
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks is no reason not to measure
+            _lock(lock, folder)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunError(
+            "another process is evaluating this run", where=folder.parent, fix="let it finish, or stop it"
+        ) from None
 
 
 class Journal:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,9 @@ from chrysalis_mlx.evaluation.prompts import Prompt
 from chrysalis_mlx.evaluation.texts import Questions, Text
 from chrysalis_mlx.progress import Progress, silent
 
-_TOGETHER = 8  # continuations that run as one batch
+# What is told of in one progress bar: a token that is read takes much less time than one that is written.
+_BARS = {"reads": ("test", "general"), "writes": ("continuations", "answers")}
+_CUT = "cut"  # where a journal keeps why a text was cut short
 
 LogProbs = Mapping[int, npt.NDArray[np.float64]]
 """Number of a text -> (n,) log p, in nats, of its targets."""
@@ -36,12 +37,33 @@ class Found:
         test, general: of the texts.
         continuations: token ids, by beginning.
         answers: token ids of the greedy and of the drawn answer, by prompt.
+        cut: why a continuation or an answer was cut short; None where none was.
     """
 
     test: LogProbs
     general: LogProbs
     continuations: Sequence[Sequence[int]]
     answers: Sequence[tuple[Sequence[int], Sequence[int]]]
+    cut: str | None = None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A piece of work.
+
+    Attributes:
+        name: in the journal; its first word is the kind.
+        tokens: that are read, or written at most.
+        answer: does it.
+    """
+
+    name: str
+    tokens: int
+    answer: Callable[[Predictor], Any]
+
+    @property
+    def kind(self) -> str:
+        return self.name.split()[0]
 
 
 def ask(
@@ -49,7 +71,8 @@ def ask(
     opened: Opened,
     journal: Journal,
     *,
-    batch_size: int,
+    rows_together: int,
+    texts_together: int,
     limit: int,
     description: str,
     progress: Progress = silent,
@@ -57,33 +80,45 @@ def ask(
     """Put to a subject what its journal does not know yet; the model is opened only if there is something.
 
     Args:
-        batch_size: packed rows that are predicted together.
+        rows_together: packed rows that are predicted together.
+        texts_together: texts that are continued together.
         limit: tokens of a continuation.
-        description: of the subject, for the progress bar.
+        description: of the subject, for the progress bars.
     """
-    works = dict(_works(questions, batch_size, limit))
-    left = [work for work in works if work not in journal]
-    with contextlib.ExitStack() as stack:
-        predictor = stack.enter_context(opened()) if left else None
-        if predictor is not None:
-            bar = stack.enter_context(progress(description, len(works), completed=len(works) - len(left), unit="part"))
-            for work in left:
-                journal.get(work, partial(works[work], predictor))
-                bar.update()
+    works = list(_works(questions, rows_together, texts_together, limit))
+    if any(work.name not in journal for work in works):
+        with opened() as predictor:
+            for verb, kinds in _BARS.items():
+                own = [work for work in works if work.kind in kinds]
+                _do(own, predictor, journal, f"{description} {verb}", progress)
     return _found(works, journal)
 
 
-def _works(questions: Questions, batch_size: int, limit: int) -> Iterator[tuple[str, Callable[[Predictor], Any]]]:
-    """Every piece of work by its name, in the order in which it is done."""
+def _do(works: Sequence[_Work], predictor: Predictor, journal: Journal, description: str, progress: Progress) -> None:
+    left = [work for work in works if work.name not in journal]
+    if not left:
+        return
+    total, to_do = (sum(work.tokens for work in some) for some in (works, left))
+    with progress(description, total, completed=total - to_do, unit="token") as bar:
+        for work in left:
+            journal.get(work.name, partial(work.answer, predictor))
+            if predictor.cut:
+                journal.get(_CUT, lambda: predictor.cut)
+            bar.update(work.tokens)
+
+
+def _works(questions: Questions, rows_together: int, texts_together: int, limit: int) -> Iterator[_Work]:
+    """Every piece of work, in the order in which it is done."""
     for name, rows in (("test", questions.test), ("general", questions.general)):
-        for at in range(0, len(rows), batch_size):
-            part = rows[at : at + batch_size]
-            yield f"{name} {at}", partial(_predicted, rows=part)
-    for at in range(0, len(questions.beginnings), _TOGETHER):
-        tokens = [beginning.tokens for beginning in questions.beginnings[at : at + _TOGETHER]]
-        yield f"continuations {at}", partial(_continued, beginnings=tokens, limit=limit)
+        for at in range(0, len(rows), rows_together):
+            part = rows[at : at + rows_together]
+            tokens = sum(len(text.segment.tokens) for row in part for text in row)
+            yield _Work(f"{name} {at}", tokens, partial(_predicted, rows=part))
+    for at in range(0, len(questions.beginnings), texts_together):
+        begun = [beginning.tokens for beginning in questions.beginnings[at : at + texts_together]]
+        yield _Work(f"continuations {at}", len(begun) * limit, partial(_continued, beginnings=begun, limit=limit))
     for number, prompt in enumerate(questions.prompts):
-        yield f"answers {number}", partial(_answered, prompt=prompt)
+        yield _Work(f"answers {number}", 2 * prompt.limit, partial(_answered, prompt=prompt))
 
 
 def _continued(predictor: Predictor, *, beginnings: Sequence[Sequence[int]], limit: int) -> list[list[int]]:
@@ -108,13 +143,15 @@ def _shortest(values: Array) -> list[float]:
     return [float(str(value)) for value in values]
 
 
-def _found(works: Mapping[str, object], journal: Journal) -> Found:
+def _found(works: Sequence[_Work], journal: Journal) -> Found:
     def of(kind: str) -> list[Any]:
-        return [journal[work] for work in works if work.split()[0] == kind]
+        return [journal[work.name] for work in works if work.kind == kind]
 
     test, general = (
         {int(number): np.array(values, np.float64) for part in of(kind) for number, values in part.items()}
         for kind in ("test", "general")
     )
     continuations = [tokens for part in of("continuations") for tokens in part]
-    return Found(test, general, continuations, [(greedy, sampled) for greedy, sampled in of("answers")])
+    answers = [(greedy, sampled) for greedy, sampled in of("answers")]
+    found = Found(test, general, continuations, answers)
+    return replace(found, cut=journal[_CUT]) if _CUT in journal else found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from chrysalis_mlx.backends.base import Engine
 from chrysalis_mlx.batches.packing import assemble, unpack
 from chrysalis_mlx.batches.tokens import Segment
+from chrysalis_mlx.errors import ModelError
 from chrysalis_mlx.evaluation.prompts import Prompt
 from chrysalis_mlx.llamacpp.server import LlamaServer
 
@@ -18,7 +20,13 @@ Array = npt.NDArray[np.float32]
 
 
 class Predictor(Protocol):
-    """A model that can be asked."""
+    """A model that can be asked.
+
+    Attributes:
+        cut: why a text was cut short; None where none was so far.
+    """
+
+    cut: str | None
 
     def target_logprobs(self, rows: Sequence[Sequence[Segment]]) -> list[list[Array]]:
         """Log p, in nats, of every supervised token of every segment of packed rows: (n,) each."""
@@ -46,6 +54,7 @@ class EnginePredictor:
     ) -> None:
         self._engine, self._row_length, self._ends = engine, row_length, frozenset(ends)
         self._temperature, self._seed = temperature, seed
+        self.cut: str | None = None
 
     def target_logprobs(self, rows: Sequence[Sequence[Segment]]) -> list[list[Array]]:
         return unpack(self._engine.target_logprobs(assemble(rows, self._row_length)), rows)
@@ -66,17 +75,20 @@ class EnginePredictor:
         return greedy, sampled
 
     def _until_the_end(self, steps: Iterable[npt.NDArray[np.int32]], count: int, limit: int) -> list[list[int]]:
-        """What is generated of each text before its first end token."""
+        """What is generated of each text before its first end token, or before it outgrows what the engine can do."""
         found: list[list[int]] = [[] for _ in range(count)]
         going = set(range(count))
-        for number, tokens in enumerate(steps, 1):
-            for text in tuple(going):
-                if int(tokens[text]) in self._ends:
-                    going.remove(text)
-                else:
-                    found[text].append(int(tokens[text]))
-            if not going or number == limit:
-                break
+        try:
+            for tokens in itertools.islice(steps, limit):
+                for text in tuple(going):
+                    if int(tokens[text]) in self._ends:
+                        going.remove(text)
+                    else:
+                        found[text].append(int(tokens[text]))
+                if not going:
+                    break
+        except ModelError as error:  # of a sliding window; the texts that were predicted are none the worse for it
+            self.cut = error.what
         return found
 
 
@@ -95,6 +107,7 @@ class FilePredictor:
     ) -> None:
         self._server, self._vocabulary, self._ends = server, vocabulary, frozenset(ends)
         self._temperature, self._seed = temperature, seed
+        self.cut: str | None = None
 
     def target_logprobs(self, rows: Sequence[Sequence[Segment]]) -> list[list[Array]]:
         return [[self._of_segment(segment) for segment in row] for row in rows]

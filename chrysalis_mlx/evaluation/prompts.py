@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from chrysalis_mlx.errors import CorpusError, ModelError
 from chrysalis_mlx.models.tokenizer import Tokenizer
 
+_SHOWN = 40  # characters of a prompt, in a note
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -41,13 +43,18 @@ def prompts(
         try:
             tokens = _asked(text, tokenizer)
         except (CorpusError, ModelError) as error:
-            notes.append(f"the prompt {text!r} is continued, not answered: {error.what}")
+            notes.append(f"the prompt {_short(text)!r} is continued, not answered: {error.what}")
             tokens = tokenizer.encode(text)
         if not tokens or len(tokens) >= context:
-            notes.append(f"the prompt {text!r} does not fit into the model's context and is left out")
+            why = f"does not fit into the model's context of {context:,} tokens" if tokens else "is empty"
+            notes.append(f"the prompt {_short(text)!r} {why} and is left out")
             continue
         found.append(Prompt(text, tuple(tokens), min(limit, context - len(tokens))))
     return tuple(found), notes
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _asked(text: str, tokenizer: Tokenizer) -> list[int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chrysalis_mlx.errors import RunError
 from chrysalis_mlx.records import read_record
 
 FORMAT = "1"
@@ -25,6 +26,9 @@ class Interval:
 
     low: float
     high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:.4g} to {self.high:.4g}"
 
 
 @dataclass(frozen=True)
@@ -168,5 +172,19 @@ class Evaluation:
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """The content of an evaluation.json."""
-    return read_record(Evaluation, json.loads(path.read_text(encoding="utf-8")))
+    """The content of an evaluation.json.
+
+    Raises:
+        RunError: it is not there, damaged, or of another version.
+    """
+    fix = f"measure again: chrysalis-mlx eval {path.parent}"
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RunError("evaluation.json is missing", where=path, fix=fix) from None
+    try:
+        return read_record(Evaluation, json.loads(content))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunError(
+            "evaluation.json is damaged, or of another version", where=f"{path}: {error}", fix=fix
+        ) from error

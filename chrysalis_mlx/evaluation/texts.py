@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,9 @@ from chrysalis_mlx.evaluation.prompts import Prompt
 from chrysalis_mlx.models.tokenizer import Tokenizer
 from chrysalis_mlx.run import sha256_json
 
-_BEGINNING = 32  # tokens that a continuation is begun with
+BEGINNING = 32
+"""Tokens that a continuation is begun with, at most."""
+
 _TARGETS_OF_A_TEXT = 16  # that a file is measured on: each more text costs llama.cpp a whole prompt
 
 
@@ -76,25 +78,23 @@ class Questions:
     beginnings: Sequence[Beginning] = ()
     prompts: Sequence[Prompt] = ()
 
-    def for_file(self, targets: int) -> Questions:
-        """The same on `targets` tokens of the test texts and half as many of the general text, one text in a row."""
+    def for_file(self, targets: int, context: int) -> Questions:
+        """The same on `targets` tokens of the test texts and half as many of the general text, one text in a row.
+
+        Args:
+            context: tokens, of which llama.cpp keeps two for itself: those that stand there are not asked for.
+        """
         test, general = (
-            [[text] for text in thinned(list(itertools.chain(*rows)), count)]
+            [[text] for text in thinned([_fitting(text, context) for text in itertools.chain(*rows)], count)]
             for rows, count in ((self.test, targets), (self.general, targets // 2))
         )
         return replace(self, test=test, general=general)
 
     def fingerprint(self) -> str:
         """Hash of every token that is asked for or shown; what a text is called plays no part."""
-
-        def told(rows: Sequence[Sequence[Text]]) -> list[list[Any]]:
-            return [
-                [[text.number, text.segment.tokens.tolist(), text.targets.tolist()] for text in row] for row in rows
-            ]
-
         begun = [beginning.tokens for beginning in self.beginnings]
         asked = [[prompt.tokens, prompt.limit] for prompt in self.prompts]
-        return sha256_json([told(self.test), told(self.general), begun, asked])
+        return sha256_json([_digest(self.test), _digest(self.general), begun, asked])
 
     def longest(self, following: int) -> int:
         """Tokens of the longest text, continuation or answered prompt.
@@ -106,6 +106,18 @@ class Questions:
         lengths += [len(beginning.tokens) + following for beginning in self.beginnings]
         lengths += [len(prompt.tokens) + prompt.limit for prompt in self.prompts]
         return max(lengths, default=0)
+
+
+def _digest(rows: Sequence[Sequence[Text]]) -> str:
+    """Hash of texts by their bytes: as lists of numbers a large test set would take gigabytes."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"row of {len(row)}\n".encode())
+        for text in row:
+            digest.update(f"{text.number} {len(text.segment.tokens)}\n".encode())
+            digest.update(text.segment.tokens.tobytes())
+            digest.update(text.segment.supervised.tobytes())
+    return digest.hexdigest()
 
 
 def held_out_texts(
@@ -151,6 +163,14 @@ def thinned(texts: Sequence[Text], targets: int) -> list[Text]:
     return sorted((text for text in found if len(text.targets)), key=lambda text: text.number)
 
 
+def _fitting(text: Text, context: int) -> Text:
+    """A text of which nothing is to be predicted that has more than `context` - 2 tokens before it."""
+    if len(text.segment.tokens) < context:
+        return text
+    places = np.arange(len(text.segment.tokens))
+    return replace(text, segment=replace(text.segment, supervised=text.segment.supervised & (places <= context - 2)))
+
+
 def _thin(text: Text, targets: int) -> Text:
     """A text of which at most so many tokens, evenly spread, are to be predicted; it ends with the last of them."""
     kept = text.targets[_spread(len(text.targets), min(targets, len(text.targets)))]
@@ -175,7 +195,7 @@ def beginnings(
         following: tokens that each is to be continued by.
     """
     lengths = [len(segment.tokens) for _, _, segments in texts for segment in segments]
-    length = max(1, min(_BEGINNING, int(np.median(lengths)) // 2)) if lengths else 1
+    length = max(1, min(BEGINNING, int(np.median(lengths)) // 2)) if lengths else 1
     found = []
     for source, rows, segments in texts:
         usable = list(_of_documents(source, rows, segments, length, following, tokenizer))

@@ -180,8 +180,8 @@ def write_adapter_gguf(
 def _check_additive(spec: AdapterSpec) -> None:
     if spec.kind == "dora":
         raise ExportError(
-            "a DoRA adapter cannot be a GGUF of its own: its magnitudes rescale the base's rows, W' = m / |W + s·B·A| "
-            "times (W + s·B·A), and the format holds only the sum W + s·B·A",
+            "a DoRA adapter cannot be a GGUF of its own: its magnitudes rescale the base's rows, and the format holds "
+            "only the sum W + s·B·A",
             fix=_FUSE,
         )
     if spec.weights:

@@ -41,7 +41,7 @@ def repository_card(
 
 def front_matter(card: str) -> str:
     """The YAML at the top of a card, without its rules."""
-    return card.split("---\n", 2)[1]
+    return card.removeprefix("---\n").partition("\n---\n")[0] + "\n"  # a value may end in three hyphens, too
 
 
 def gguf_types(files: Sequence[Path]) -> list[str]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from chrysalis_mlx.export.lineage.lineage import Lineage, metadata
+from chrysalis_mlx.genome.files.secrets import SecretScanner
 from chrysalis_mlx.genome.git.remote import shown
 from chrysalis_mlx.hub.files import File
 from chrysalis_mlx.run import Run
@@ -22,6 +23,10 @@ _TEXT_BYTES = 1 << 20  # a longer file of an export is a tokenizer or weights
 _SCP_LIKE = re.compile(r"(?:[^/@]+@)?(?P<host>[^/:]+):(?!//)")
 _HIDDEN_DOMAINS = (".local", ".localhost", ".lan", ".internal", ".intranet", ".corp", ".home", ".test")
 _SHOWN = 5
+# A setting that says where something lay, and an absolute path in it.
+_PLACE = re.compile(r'"\w*(?:path|dir|directory|file)"\s*:\s*"((?:[/~]|[A-Za-z]:)/?[^"]+)"')
+_VOCABULARIES = ("tokenizer.json", "vocab.json")  # their words may look like anything
+_SPOKEN = re.compile(r"^(?:SYSTEM|MESSAGE) ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,13 @@ def disclosure(run: Run, lineage: Lineage, files: Sequence[File]) -> Disclosure:
     Args:
         files: all of the repository, its card among them.
     """
-    return Disclosure(tuple(_notes(lineage)), (*_hidden_sources(lineage), *_paths(run, lineage, files)))
+    texts = {file.path: _text(file) for file in files if file.bytes <= _TEXT_BYTES}
+    notes = [*_notes(lineage)]
+    if _SPOKEN.search(texts.get("Modelfile", "")):
+        notes.append("the Modelfile tells the system prompt and the messages that go with it")
+    if any(file.path.endswith(".gguf") for file in files):
+        texts["the GGUF files"] = "\n".join(map(str, metadata(lineage).values()))
+    return Disclosure(tuple(notes), (*_hidden_sources(lineage), *_paths(run, texts), *_secrets(texts)))
 
 
 def _notes(lineage: Lineage) -> Iterator[str]:
@@ -93,15 +104,22 @@ def _is_hidden_host(host: str) -> bool:
         return "." not in host or host.endswith(_HIDDEN_DOMAINS)
 
 
-def _paths(run: Run, lineage: Lineage, files: Sequence[File]) -> Iterator[str]:
+def _paths(run: Run, texts: Mapping[str, str]) -> Iterator[str]:
     """Paths of this machine, in what is text and in the keys of the GGUF files."""
     known = _own_paths(run)
-    texts = {file.path: _text(file) for file in files if file.bytes <= _TEXT_BYTES}
-    if any(file.path.endswith(".gguf") for file in files):
-        texts["the GGUF files"] = "\n".join(map(str, metadata(lineage).values()))
     for name, text in texts.items():
         if found := known.search(text):
             yield f"{name} names a path of this machine: {found[0]}"
+        elif found := _PLACE.search(text):
+            yield f"{name} names a path of this machine: {found[1]}"
+
+
+def _secrets(texts: Mapping[str, str]) -> Iterator[str]:
+    """What looks like a password or key, which is itself not told."""
+    scanner = SecretScanner()
+    for name, text in texts.items():
+        if Path(name).name not in _VOCABULARIES and (found := scanner.scan(name, text)):
+            yield f"{name} may hold a password or key: {found.type}, line {found.line}"
 
 
 def _own_paths(run: Run) -> re.Pattern[str]:

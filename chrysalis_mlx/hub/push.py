@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +98,7 @@ class Pushed:
     private: bool
     pull_request: str | None
     others: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def pack(
@@ -154,18 +154,16 @@ def push(
     try:
         with progress_bars(bars), warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", UserWarning)
-            found = _push(parcel, private, create_pr, message or f"{parcel.name}, by chrysalis-mlx {__version__}")
+            pushed = _push(parcel, private, create_pr, message or f"{parcel.name}, by chrysalis-mlx {__version__}")
     except ChrysalisError:
         raise
     except Exception as error:  # the Hub's client hands on whatever its HTTP library raises
         raise explained(error, parcel.repository) from error
     said = tuple(" ".join(str(warning.message).split()) for warning in warned if warning.category is UserWarning)
-    return Pushed(*found, warnings=said)
+    return replace(pushed, warnings=said)
 
 
-def _push(
-    parcel: Parcel, private: bool | None, create_pr: bool, message: str
-) -> tuple[str, str, bool, bool, str | None, tuple[str, ...]]:
+def _push(parcel: Parcel, private: bool | None, create_pr: bool, message: str) -> Pushed:
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
     if not get_token():
@@ -185,8 +183,14 @@ def _push(
     )
     own = {file.path for file in parcel.files} | {_OF_THE_HUB}
     others = sorted({sibling.rfilename for sibling in before.siblings or ()} - own)
-    url = f"{api.endpoint}/{repository}"
-    return url, commit.oid, commit.oid != before.sha, bool(info.private), commit.pr_url, tuple(others)
+    return Pushed(
+        url=f"{api.endpoint}/{repository}",
+        commit=commit.oid,
+        changed=commit.oid != before.sha,
+        private=bool(info.private),
+        pull_request=commit.pr_url,
+        others=tuple(others),
+    )
 
 
 def _repository(api: HfApi, parcel: Parcel, private: bool | None, create_pr: bool) -> ModelInfo:

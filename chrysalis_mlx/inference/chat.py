@@ -7,9 +7,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from chrysalis_mlx.errors import UsageError
+from chrysalis_mlx.inference.chat_models.protocol import ChatModel
 from chrysalis_mlx.inference.conversation import Conversation, Turn
 from chrysalis_mlx.inference.speakers import Speaker, Speakers
-from chrysalis_mlx.inference.talkers.talker import Talker
 from chrysalis_mlx.llamacpp.server import Piece
 from chrysalis_mlx.progress import Progress
 
@@ -48,7 +48,7 @@ class Chat:
         self.speaker = speakers.first
         self._speakers, self._choices, self._tell = speakers, choices, tell
         self._sampling = {**manner.sampling, **choices.sampling}
-        self._talker: Talker | None = None
+        self._model: ChatModel | None = None
         self._told_plain = False
         self._answers = 0
 
@@ -64,8 +64,8 @@ class Chat:
         Raises:
             ExportError, ModelError, BackendError: it cannot be loaded.
         """
-        if self._talker is None:
-            self._talker = self.speaker.open()
+        if self._model is None:
+            self._model = self.speaker.open()
 
     def switch(self, progress: Progress) -> None:
         """Let the other model answer: the base, or the first one again. The conversation goes along.
@@ -93,17 +93,17 @@ class Chat:
             ChrysalisError: the model cannot answer.
         """
         self.load()
-        talker = self._talker
-        assert talker is not None
-        if not (talker.has_template or self._told_plain):
+        model = self._model
+        assert model is not None
+        if not (model.has_template or self._told_plain):
             self._told_plain = True
             self._tell("the model has no chat template: it continues the text")
         self.conversation.ask(text)
         said, finish = "", None
         try:
-            prompt = self._fitting(talker)
+            prompt = self._fitting(model)
             seed, self._answers = self._choices.seed + self._answers, self._answers + 1
-            stream = talker.answer(prompt, max_tokens=self._choices.max_tokens, seed=seed, sampling=self._sampling)
+            stream = model.answer(prompt, max_tokens=self._choices.max_tokens, seed=seed, sampling=self._sampling)
             with closing(stream):
                 for piece in stream:
                     said, finish = said + piece.text, piece.finish
@@ -114,23 +114,21 @@ class Chat:
             else:
                 self.conversation.take_back()
 
-    def _fitting(self, talker: Talker) -> list[int]:
+    def _fitting(self, model: ChatModel) -> list[int]:
         """The prompt, without as many of the oldest turns as leave no room for an answer."""
-        room, before = min(self._choices.max_tokens or talker.context, talker.context // 4), self.conversation.left_out
-        prompt = talker.prompt(self.conversation.messages())
-        while len(prompt) + room > talker.context and self.conversation.leave_out():
-            prompt = talker.prompt(self.conversation.messages())
-        if len(prompt) >= talker.context:
+        room, before = min(self._choices.max_tokens or model.context, model.context // 4), self.conversation.left_out
+        prompt = model.prompt(self.conversation.messages())
+        while len(prompt) + room > model.context and self.conversation.leave_out():
+            prompt = model.prompt(self.conversation.messages())
+        if len(prompt) >= model.context:
             self.conversation.left_out = before
             raise UsageError(
-                f"the question has {len(prompt)} tokens with what stands before it; {talker.context} is all that fits",
+                f"the question has {len(prompt)} tokens with what stands before it; {model.context} is all that fits",
                 fix="shorten it, or give more with --context N",
             )
         if self.conversation.left_out > before:
             turns = self.conversation.left_out - before
-            self._tell(
-                f"the context of {talker.context} tokens is full: the {turns} oldest turns are left out from now"
-            )
+            self._tell(f"the context of {model.context} tokens is full: the {turns} oldest turns are left out from now")
         return prompt
 
     def _other(self, progress: Progress) -> Speaker:
@@ -145,6 +143,6 @@ class Chat:
         return self._speakers.other(progress)
 
     def _free(self) -> None:
-        if self._talker is not None:
-            talker, self._talker = self._talker, None
-            talker.close()
+        if self._model is not None:
+            model, self._model = self._model, None
+            model.close()

@@ -52,9 +52,8 @@ class Conversation:
 
     def messages(self) -> list[Message]:
         """What the model is shown."""
-        system = [] if self.system is None else [{"role": "system", "content": self.system}]
         said = [{"role": turn.role, "content": turn.content} for turn in self.turns[self.left_out :]]
-        return [*system, *self.examples, *said]
+        return [*self._before(), *said]
 
     def ask(self, text: str) -> None:
         """Add the user's turn."""
@@ -91,5 +90,9 @@ class Conversation:
             marks: dict[str, Any] = {"speaker": turn.speaker} if turn.speaker else {}
             marks |= {"stopped": True} if turn.stopped else {}
             said.append({"role": turn.role, "content": turn.content, **marks})
+        return {"messages": [*self._before(), *said]}
+
+    def _before(self) -> list[Message]:
+        """What stands before all that was said."""
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
-        return {"messages": [*system, *self.examples, *said]}
+        return [*system, *self.examples]

@@ -9,6 +9,7 @@ from pathlib import Path
 from chrysalis_mlx.blueprint.load import load_blueprint
 from chrysalis_mlx.blueprint.schema import ExportSection
 from chrysalis_mlx.errors import ModelError, UsageError
+from chrysalis_mlx.export.lineage.proof import run_of
 from chrysalis_mlx.export.ollama.modelfile import MAX_CONTEXT, default_context, recommended_sampling
 from chrysalis_mlx.gguf.keys import read_keys
 from chrysalis_mlx.inference.conversation import Message, examples
@@ -65,7 +66,7 @@ def find_exported(path: Path, quantize: str | None = None) -> Exported:
         UsageError: the run has no file of this type; a type is named beside a file.
         ModelError: there is no such file.
     """
-    if path.is_file() or path.suffix == ".gguf":
+    if names_file(path):
         return _of_file(path, quantize)
     run = Run.open(path)
     files = run.require("fuse")["report"]["gguf"]
@@ -79,14 +80,17 @@ def find_exported(path: Path, quantize: str | None = None) -> Exported:
     return Exported(run.path("export", files[chosen]["file"]), run, chosen)
 
 
+def names_file(path: Path) -> bool:
+    """Whether a user means a GGUF, be it there or not, and no run's directory."""
+    return path.is_file() or path.suffix == ".gguf"
+
+
 def _of_file(file: Path, quantize: str | None) -> Exported:
     if quantize is not None:
         raise UsageError("--quantize chooses among the files of a run", where=file, fix="leave it out, or name the run")
     if not file.is_file():
         raise ModelError("there is no such GGUF file", where=file)
-    folder = file.absolute().parent
-    if folder.name == "export" and Run.exists(folder.parent):
-        run = Run.open(folder.parent)
+    if run := run_of(file):
         for type_name, entry in run.stage("fuse").get("report", {}).get("gguf", {}).items():
             if entry["file"] == file.name:
                 return Exported(file, run, type_name)

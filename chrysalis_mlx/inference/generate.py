@@ -35,7 +35,5 @@ def generate(
     """
     file = find_exported(path, quantize).file
     with LlamaServer(file) as server:
-        if raw:
-            return file, server.complete(prompt, max_tokens=max_tokens, temperature=temperature, seed=seed)
-        messages = [{"role": "user", "content": prompt}]
-        return file, server.chat(messages, max_tokens=max_tokens, temperature=temperature, seed=seed)
+        text = prompt if raw else server.apply_template([{"role": "user", "content": prompt}])
+        return file, server.complete(text, max_tokens=max_tokens, temperature=temperature, seed=seed)

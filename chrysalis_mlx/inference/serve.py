@@ -6,16 +6,17 @@ from chrysalis_mlx.inference.files import Exported, Manner
 from chrysalis_mlx.llamacpp.child import Child, Settings
 
 
-def serving(exported: Exported, manner: Manner, *, port: int, key: str = "") -> Child:
+def serving(exported: Exported, manner: Manner, *, port: int, key: str) -> Child:
     """A server on 127.0.0.1, to be entered; its model is called as the run is.
 
     Requests are answered one after another. Only pages that come from this machine themselves get leave to read answers
-    in a browser (CORS). Another page can still send a request whose answer it does not see, and one whose name was made
-    to point to this machine (DNS rebinding) is not told apart, as llama.cpp does not look at the name: a key ends both.
+    in a browser (CORS). Without a key, a page of another site can still send requests whose answers it does not see:
+    one of them, with a grammar too deep for llama.cpp, ends it. And one whose name was made to point to this machine
+    (DNS rebinding) reads the answers, as llama.cpp does not look at the name.
 
     Args:
         port: 0 takes a free one.
-        key: what requests must bring; empty: nothing.
+        key: what requests must bring; empty: nothing, for whoever wants that.
 
     Raises:
         ExportError: when entered: llama.cpp cannot load the file.

@@ -10,10 +10,10 @@ from pathlib import Path
 from chrysalis_mlx import backends
 from chrysalis_mlx.errors import UsageError
 from chrysalis_mlx.inference.base import base_gguf
-from chrysalis_mlx.inference.files import Exported, Manner, find_exported, manner_of, manner_of_run
-from chrysalis_mlx.inference.talkers.engine import EngineTalker
-from chrysalis_mlx.inference.talkers.gguf import GGUFTalker
-from chrysalis_mlx.inference.talkers.talker import Talker
+from chrysalis_mlx.inference.chat_models.engine import EngineChatModel
+from chrysalis_mlx.inference.chat_models.gguf import GGUFChatModel
+from chrysalis_mlx.inference.chat_models.protocol import ChatModel
+from chrysalis_mlx.inference.files import Exported, Manner, find_exported, manner_of, manner_of_run, names_file
 from chrysalis_mlx.models.directory import ModelDirectory
 from chrysalis_mlx.pipeline.inputs import tuned_of
 from chrysalis_mlx.progress import Progress
@@ -36,7 +36,7 @@ class Speaker:
 
     name: str
     what: str
-    open: Callable[[], Talker]
+    open: Callable[[], ChatModel]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def find_speakers(path: Path, backend: str, quantize: str | None, context: int |
 
 
 def _gguf(name: str, file: Path, context: int) -> Speaker:
-    return Speaker(name, str(file), lambda: GGUFTalker(file, context))
+    return Speaker(name, str(file), lambda: GGUFChatModel(file, context))
 
 
 def _base(exported: Exported, context: int, progress: Progress) -> Speaker:
@@ -89,7 +89,7 @@ def _base(exported: Exported, context: int, progress: Progress) -> Speaker:
 def _of_backend(path: Path, backend: str, quantize: str | None, context: int | None) -> Speakers:
     if quantize is not None:
         raise UsageError("--quantize chooses a GGUF, which --backend does not read", fix="leave out one of them")
-    run = find_exported(path).run if path.is_file() or path.suffix == ".gguf" else Run.open(path)
+    run = find_exported(path).run if names_file(path) else Run.open(path)
     if run is None:
         raise UsageError(
             f"a GGUF outside of a run cannot be run by {backend}", where=path, fix="leave --backend out, or name a run"
@@ -104,14 +104,14 @@ def _of_backend(path: Path, backend: str, quantize: str | None, context: int | N
     return Speakers(manner, Speaker(TUNED, what, partial(_tuned, workspace, backend, manner.context)), lambda _: base)
 
 
-def _tuned(workspace: Workspace, backend: str, context: int) -> Talker:
+def _tuned(workspace: Workspace, backend: str, context: int) -> ChatModel:
     tuned = tuned_of(workspace)
     if not tuned.fits_engine:  # what no engine can put on, such as an adapter on experts, is merged in fused/
         workspace.run.require("fuse")
         return _engine(backend, workspace.run.path("fused"), workspace.model, context)
     engine = backends.load(backend)(workspace.model.path, tuned.spec, tuned.arrays)
-    return EngineTalker(engine, workspace.model, context)
+    return EngineChatModel(engine, workspace.model, context)
 
 
-def _engine(backend: str, directory: Path, model: ModelDirectory, context: int) -> Talker:
-    return EngineTalker(backends.load(backend)(directory), model, context)
+def _engine(backend: str, directory: Path, model: ModelDirectory, context: int) -> ChatModel:
+    return EngineChatModel(backends.load(backend)(directory), model, context)

@@ -6,10 +6,10 @@ what a user did wrong is a `ChrysalisError`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from chrysalis_mlx.blueprint.load import load_blueprint
 from chrysalis_mlx.blueprint.schema import Blueprint
@@ -81,7 +81,11 @@ class Run:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """What the training changed; None before that stage is done."""
+        """What the training changed; None before that stage is done.
+
+        Raises:
+            RunError: evaluation.json is missing, damaged or of another version.
+        """
         record = self.record
         return read_evaluation(record.path("evaluation.json")) if record.stage("eval").get("status") == "done" else None
 
@@ -121,7 +125,7 @@ class Run:
         return Stage("train", found)
 
     def evaluate(self, backend: str = "auto", *, progress: Progress = silent) -> Stage:
-        """Stage 4: base, tuned, and every GGUF that is there. Raises: BackendError, RunError."""
+        """Stage 4: base, tuned, and every verified GGUF that is there. Raises: BackendError, ExportError, RunError."""
         return Stage("eval", evaluate(self._workspace, backend, progress=progress))
 
     def fuse(
@@ -220,8 +224,11 @@ class Run:
 
     @property
     def _workspace(self) -> Workspace:
+        """With the record as it is now: another process may have added to it, and a stage writes all of it."""
         if self._opened is None:
             self._opened = Workspace.open(self.directory)
+        else:
+            self._opened = dataclasses.replace(self._opened, run=self.record)
         return self._opened
 
 
@@ -277,24 +284,34 @@ def begin(
 def grow(
     directory: PathLike,
     *,
+    genome: PathLike | None = None,
+    data: PathLike | None = None,
+    sources: PathLike | None = None,
+    model: str | None = None,
+    blueprint: str | None = None,
     backend: str = "auto",
     max_minutes: float | None = None,
     force: bool = False,
     on_stage: Callable[[Run, Stage], None] | None = None,
     progress: Progress = silent,
-    **origin: Any,
 ) -> Run:
     """From a genome to files that run: corpus, training, evaluation and export; what is done is skipped.
 
     Args:
+        genome, data, sources, model, blueprint: as `begin`.
         backend, max_minutes, force: as `Run.train`.
         on_stage: hears of each stage as soon as it is done.
-        origin: as `begin`: genome, data, sources, model, blueprint.
+        progress: hears how far long work has come.
+
+    Returns:
+        the run; a training that was paused has not been evaluated or exported, and `run.training.paused` says so.
 
     Raises:
         ChrysalisError: as `begin` and the stages.
     """
-    run = begin(directory, progress=progress, **origin)
+    run = begin(
+        directory, genome=genome, data=data, sources=sources, model=model, blueprint=blueprint, progress=progress
+    )
     for stage in run.grow(backend, max_minutes=max_minutes, force=force, progress=progress):
         if on_stage:
             on_stage(run, stage)

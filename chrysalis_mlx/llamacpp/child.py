@@ -29,8 +29,8 @@ class Settings:
     Attributes:
         file: the GGUF.
         context: tokens of context, prompt and answer together; 0 takes what the model was trained with.
-        threads: processor threads.
-        lora: adapter GGUFs to apply, at scale 1.
+        threads: processor threads; None takes all cores.
+        lora: an adapter GGUF to apply, at scale 1; empty: none.
         precise: keep keys and values in float32 and leave flash attention off, to compare with another implementation.
         key: what a request has to bring; empty: nothing.
         port: of 127.0.0.1; 0 takes a free one.
@@ -40,8 +40,8 @@ class Settings:
 
     file: str
     context: int = 2048
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-    lora: tuple[str, ...] = ()
+    threads: int | None = None
+    lora: str = ""
     precise: bool = False
     key: str = ""
     port: int = 0
@@ -68,7 +68,7 @@ class Child:
         self._log: IO[bytes] | None = None
 
     def __enter__(self) -> Child:
-        for path in (self.settings.file, *self.settings.lora):
+        for path in filter(None, (self.settings.file, self.settings.lora)):
             if not Path(path).is_file():
                 raise ExportError("there is no such GGUF file", where=path)
         self._log = tempfile.TemporaryFile()

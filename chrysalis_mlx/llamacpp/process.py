@@ -7,6 +7,7 @@ address of llama.cpp's server and lives until its standard input closes, which h
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -28,7 +29,7 @@ def parameters(settings: dict[str, Any]) -> Any:
     params.model.path = settings["file"]
     params.n_ctx = settings["context"]
     params.n_parallel = 1
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"] or os.cpu_count() or 1
     params.hostnames = ["127.0.0.1"]
     params.port = settings["port"]
     params.api_keys = [settings["key"]] if settings["key"] else []
@@ -39,6 +40,8 @@ def parameters(settings: dict[str, Any]) -> Any:
     for name, value in settings["sampling"].items():
         setattr(params.sampling, _SAMPLING[name], value)
     params.cache_ram_mib = 512  # of conversations that others came after; by default 8 GiB, which a laptop has not
+    # Of models with a sliding window, llama.cpp takes for another text what it had kept of an earlier one.
+    params.n_ctx_checkpoints = 0
     params.verbosity = 2  # warnings and errors; a line per request would fill the log
     params.warmup = False
     params.ui = False
@@ -46,12 +49,10 @@ def parameters(settings: dict[str, Any]) -> Any:
     if settings["precise"]:
         params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    adapters = []
-    for path in settings["lora"]:
+    if settings["lora"]:
         adapter = xllamacpp.CommonAdapterLoraInfo()
-        adapter.path, adapter.scale = path, 1.0
-        adapters.append(adapter)
-    params.lora_adapters = adapters
+        adapter.path, adapter.scale = settings["lora"], 1.0
+        params.lora_adapters = [adapter]
     return params
 
 

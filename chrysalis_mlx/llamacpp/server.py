@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,9 +29,9 @@ class Completion:
     """Generated text.
 
     Attributes:
-        text: without the end token and without the stop string.
+        text: without the end token.
         tokens: ids of the generated tokens.
-        finish: "eos" (the model ended), "limit" (max_tokens) or "word" (a stop string).
+        finish: "eos" (the model ended) or "limit" (max_tokens).
     """
 
     text: str
@@ -62,7 +61,7 @@ class LlamaServer:
         file: the GGUF.
         context: tokens of context, prompt and answer together; 0 takes what the model was trained with.
         threads: processor threads; None takes all cores.
-        lora: adapter GGUFs to apply, at scale 1.
+        lora: an adapter GGUF to apply, at scale 1.
         precise: keep keys and values in float32 and leave flash attention off, to compare with another implementation.
 
     Raises:
@@ -75,18 +74,17 @@ class LlamaServer:
         *,
         context: int = 2048,
         threads: int | None = None,
-        lora: Path | Sequence[Path] | None = None,
+        lora: Path | None = None,
         precise: bool = False,
     ) -> None:
         self.file = Path(file)
-        adapters = [] if lora is None else [lora] if isinstance(lora, Path) else list(lora)
         settings = Settings(
             str(self.file),
-            context,
-            threads or os.cpu_count() or 1,
-            tuple(str(path) for path in adapters),
-            precise,
-            secrets.token_hex(16),
+            context=context,
+            threads=threads,
+            lora="" if lora is None else str(lora),
+            precise=precise,
+            key=secrets.token_hex(16),
         )
         self._child = Child(settings)
         self._letter_id: int | None = None
@@ -217,25 +215,14 @@ class LlamaServer:
         logprobs -= max(0.0, float(np.log(np.exp(logprobs[1:]).sum())))
         return ids, logprobs[1:].astype(np.float32), float(logprobs[0])
 
-    def complete(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_tokens: int,
-        temperature: float,
-        seed: int,
-        top_p: float = 1.0,
-        stop: Sequence[str] = (),
-    ) -> Completion:
+    def complete(self, prompt: str | Sequence[int], *, max_tokens: int, temperature: float, seed: int) -> Completion:
         """Continue a text or a list of token ids; temperature 0 is greedy. Control tokens in a text are parsed."""
         request = {
             "prompt": prompt if isinstance(prompt, str) else [int(token) for token in prompt],
             "n_predict": max_tokens,
             "temperature": temperature,
-            "top_p": top_p,
-            "samplers": ["top_p", "temperature"],
+            "samplers": ["temperature"],
             "seed": seed,
-            "stop": list(stop),
             "cache_prompt": self._remembers(),
             "return_tokens": True,
         }
@@ -247,13 +234,7 @@ class LlamaServer:
         )
 
     def stream(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_tokens: int | None,
-        seed: int,
-        sampling: Mapping[str, float],
-        stop: Sequence[str] = (),
+        self, prompt: str | Sequence[int], *, max_tokens: int | None, seed: int, sampling: Mapping[str, float]
     ) -> Generator[Piece, None, None]:
         """As `complete`, piece by piece. Closing the iterator stops the generation.
 
@@ -267,7 +248,6 @@ class LlamaServer:
             **sampling,
             "samplers": _SAMPLERS,
             "seed": seed,
-            "stop": list(stop),
             "cache_prompt": True,
         }
         path = "/completion"
@@ -286,26 +266,6 @@ class LlamaServer:
                     return
         finally:
             events.close()
-
-    def chat(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        *,
-        max_tokens: int,
-        temperature: float,
-        seed: int,
-        top_p: float = 1.0,
-        stop: Sequence[str] = (),
-    ) -> Completion:
-        """The answer to a conversation, through the GGUF's own chat template; thinking stays in the text."""
-        return self.complete(
-            self.apply_template(messages),
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=seed,
-            top_p=top_p,
-            stop=stop,
-        )
 
     def _remembers(self) -> bool:
         """Whether a request reuses what it shares with the last one."""

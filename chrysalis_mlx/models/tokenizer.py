@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -230,6 +231,7 @@ class _SentencePiece:
         self._inside: Any = sentencepiece.SentencePieceProcessor(model_proto=inside)
         self._bos = [self._processor.bos_id()] if settings.get("add_bos_token", True) else []  # as LlamaTokenizer
         self.special_tokens: Mapping[str, int] = self._special(settings)
+        self._added = {id: name for name, id in self.special_tokens.items()}
         names = sorted(self.special_tokens, key=lambda name: (-len(name), name))
         self._split = re.compile("(" + "|".join(map(re.escape, names)) + ")")
 
@@ -255,7 +257,14 @@ class _SentencePiece:
         return _encoded(ids, spans)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self._processor.decode(list(ids)))
+        text = ""
+        # The library fails at ids that are not its own: tokens that settings add, and rows that fill up an embedding.
+        for own, part in itertools.groupby(ids, lambda id: id < self._processor.get_piece_size()):
+            if own:
+                text += str((self._inside if text else self._processor).decode(list(part)))
+            else:
+                text += "".join(self._added.get(id, "") for id in part)
+        return text
 
     def token_id(self, token: str) -> int | None:
         if token in self.special_tokens:

@@ -13,12 +13,19 @@ from chrysalis_mlx.errors import ModelError
 from chrysalis_mlx.evaluation.assemble import Background, changes, narrowed, subject
 from chrysalis_mlx.evaluation.copying import Corpus
 from chrysalis_mlx.evaluation.general import general_segments
-from chrysalis_mlx.evaluation.journal import Journal
+from chrysalis_mlx.evaluation.journal import Journal, exclusive
 from chrysalis_mlx.evaluation.measure import Found, Opened, ask
 from chrysalis_mlx.evaluation.predictors import EnginePredictor, FilePredictor, Predictor
 from chrysalis_mlx.evaluation.prompts import prompts
 from chrysalis_mlx.evaluation.results import FORMAT, Evaluation
-from chrysalis_mlx.evaluation.texts import Beginning, Questions, beginnings, general_texts, held_out_texts
+from chrysalis_mlx.evaluation.texts import (
+    BEGINNING,
+    Beginning,
+    Questions,
+    beginnings,
+    general_texts,
+    held_out_texts,
+)
 from chrysalis_mlx.export.gate.ends import end_tokens
 from chrysalis_mlx.llamacpp.server import LlamaServer
 from chrysalis_mlx.models.directory import ModelDirectory
@@ -27,8 +34,9 @@ from chrysalis_mlx.progress import Progress, silent
 from chrysalis_mlx.run import Run, sha256_json, write_json
 from chrysalis_mlx.workspace import Workspace
 
-_FORMAT = 1  # raise it with every change to what a piece of work is, or to how it is answered
+_FORMAT = 2  # raise it with every change to what a piece of work is, or to how it is answered
 _SPARE = 16  # tokens of llama.cpp's context that nothing needs
+_TOGETHER = 8  # continuations that an engine writes as one batch; llama.cpp writes one after the other
 
 
 def evaluate(workspace: Workspace, backend: str = "auto", *, progress: Progress = silent) -> dict[str, Any]:
@@ -40,17 +48,20 @@ def evaluate(workspace: Workspace, backend: str = "auto", *, progress: Progress 
         the stage's record.
 
     Raises:
-        RunError: the training has not finished, or several processes were launched together.
+        BackendError: the backend cannot be loaded.
+        RunError: the training has not finished, several processes were launched together, or another one evaluates
+            this run.
     """
     run = workspace.run
     choice = backend_of(workspace, backend)
     require_one_process(workspace, choice.name)
     inputs = workspace.input_hashes("evaluation") | run.output_hashes("corpus") | run.output_hashes("train")
     files = _files(run) if workspace.blueprint.evaluation.file_targets else {}
-    inputs |= {"backend": choice.name, "format": FORMAT} | {file.path: file.sha256 for file in files.values()}
+    inputs |= {"backend": choice.name, "format": FORMAT, "answers": str(_FORMAT)}
+    inputs |= {file.path: file.sha256 for file in files.values()}
     if run.is_done("eval", inputs):
         return run.stage("eval") | {"skipped": True}
-    with run.recording("eval", inputs) as record:
+    with exclusive(run.path("evaluation")), run.recording("eval", inputs) as record:
         measurement = _Measurement(workspace, choice.name, progress)
         evaluation = measurement.of(files)
         write_json(run.path("evaluation.json"), evaluation.as_dict())
@@ -89,11 +100,15 @@ class _Measurement:
         self._workspace, self._run, self._backend, self._progress = workspace, workspace.run, backend, progress
         self._section, self._tokenizer = workspace.blueprint.evaluation, workspace.model.tokenizer
         self._ends = _ends(workspace.model)
+        context = workspace.model.context_length
+        # Of a continuation; what a model makes of positions that it was not made for says nothing of its memory.
+        self._following = min(self._section.continuation_tokens, context - min(BEGINNING, context // 2))
         self.questions, self.notes = self._questions()
 
     def of(self, files: Mapping[str, _File]) -> Evaluation:
         """Ask base, tuned and the files, one model in memory at a time."""
-        everything, few = self.questions, self.questions.for_file(self._section.file_targets)
+        row_length = self._workspace.blueprint.training.row_length  # no file has less context than that
+        everything, few = self.questions, self.questions.for_file(self._section.file_targets, row_length)
         adapter = {path: sha for path, sha in self._run.output_hashes("train").items() if path.startswith("adapters/")}
         base = self._ask("base", everything, {"backend": self._backend}, partial(self._engine, tuned=False))
         key = {"backend": self._backend, **adapter}
@@ -114,19 +129,24 @@ class _Measurement:
         )
 
     def _ask(self, name: str, questions: Questions, key: Mapping[str, str], opened: Opened) -> Found:
-        training, section = self._workspace.blueprint.training, self._section
+        training, section, of_engine = self._workspace.blueprint.training, self._section, name in ("base", "tuned")
         known_by = [_FORMAT, self._workspace.input_hashes()["model"], dict(key), questions.fingerprint()]
-        known_by += [training.row_length, training.batch_size, section.continuation_tokens, section.temperature]
+        known_by += [training.row_length, training.batch_size, self._following, section.temperature]
         known_by += [section.seed, self._ends]
-        return ask(
+        description = f"{name} model" if of_engine else name
+        found = ask(
             questions,
             opened,
             Journal(self._run.path("evaluation", f"{name}.jsonl"), sha256_json(known_by)),
-            batch_size=training.batch_size,
-            limit=section.continuation_tokens,
-            description=f"{name} model" if name in ("base", "tuned") else name,
+            rows_together=training.batch_size,
+            texts_together=_TOGETHER if of_engine else 1,
+            limit=self._following,
+            description=description,
             progress=self._progress,
         )
+        if found.cut:
+            self.notes.append(f"{description}: long answers are cut short: {found.cut}")
+        return found
 
     @contextmanager
     def _engine(self, *, tuned: bool) -> Iterator[Predictor]:
@@ -142,7 +162,7 @@ class _Measurement:
     @contextmanager
     def _llamacpp(self, path: str, questions: Questions) -> Iterator[Predictor]:
         vocabulary = int(self._workspace.model.plain_config["vocab_size"])
-        context = questions.longest(self._section.continuation_tokens) + _SPARE
+        context = questions.longest(self._following) + _SPARE
         # In float32 throughout: what is told is what the file's own numbers cost.
         with LlamaServer(self._run.path(path), context=context, precise=True) as server:
             yield FilePredictor(
@@ -161,8 +181,10 @@ class _Measurement:
                 ("train", self._rows("train"), segments_of(self._workspace, "train")),
                 ("held_out", rows, held_out.segments),
             ]
-            begun = beginnings(texts, section.continuations, section.continuation_tokens, tokenizer)
+            begun = beginnings(texts, section.continuations, self._following, tokenizer)
         asked, notes = prompts(section.prompts, tokenizer, section.answer_tokens, model.context_length)
+        if begun and self._following < section.continuation_tokens:
+            notes.append(f"continuations have {self._following:,} tokens: more do not fit into the model's context")
         return Questions(test, general, begun, asked), notes
 
     def _rows(self, side: str) -> list[Row]:

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from chrysalis_mlx.errors import UsageError
-from chrysalis_mlx.evaluation.results import Answer, Change, Score
-from chrysalis_mlx.report import plots, tables
+from chrysalis_mlx.evaluation.results import Evaluation, Score
+from chrysalis_mlx.export.results import ExportedFile
+from chrysalis_mlx.report import plots, samples, tables
 from chrysalis_mlx.report.curves import Training
 from chrysalis_mlx.report.facts import Facts
-from chrysalis_mlx.report.page import render
+from chrysalis_mlx.report.measured import Measured, of_general, of_test
+from chrysalis_mlx.report.page import render, telling_damage
+from chrysalis_mlx.report.samples import Answered
 from chrysalis_mlx.report.svg import Plot
-from chrysalis_mlx.report.tables import Table
+from chrysalis_mlx.report.tables import Cell, Table
 from chrysalis_mlx.report.verdict import verdict
-from chrysalis_mlx.report.words import NONE, count, duration, figure, gibibytes, interval, share
+from chrysalis_mlx.report.words import NONE, count, duration, figure, gibibytes, megabytes, share
 
 LETTERS = "ABCDEF"
-
-Cell = str | tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ class Compared:
     verdict: str
 
 
+@telling_damage()
 def comparison_page(runs: Sequence[Facts], *, live: bool = False, state: str = "") -> str:
     """The page of several runs.
 
     Raises:
         UsageError: fewer than two, or more than there are letters.
+        RunError: a record holds what cannot be shown.
     """
     if not 2 <= len(runs) <= len(LETTERS):
         raise UsageError(f"{len(runs)} runs cannot be compared", fix=f"name from 2 to {len(LETTERS)} of them")
@@ -113,15 +116,13 @@ def _smoothed(training: Training) -> Any:
 def _measured(compared: Sequence[Compared]) -> list[tuple[str, Plot]]:
     """Perplexity of test and general texts, where they were measured."""
     evaluated = [(run.letter, run.facts.evaluation) for run in compared if run.facts.evaluation]
-    test = [plots.Measured(letter, found.base.test.overall, found.tuned.test.overall) for letter, found in evaluated]
-    general = [
-        plots.Measured(letter, found.base.general, found.tuned.general)
-        for letter, found in evaluated
-        if found.base.general and found.tuned.general
-    ]
+
+    def plot(of: Callable[[Evaluation, str], Measured | None], key: str) -> Plot | None:
+        return plots.perplexity_plot([row for letter, found in evaluated if (row := of(found, letter))], key)
+
     drawn = (
-        ("Test texts", plots.perplexity_plot(test, "perplexity-test")),
-        ("General text", plots.perplexity_plot(general, "perplexity-general")),
+        ("Test texts", plot(of_test, "perplexity-test")),
+        ("General text", plot(of_general, "perplexity-general")),
     )
     return [(name, plot) for name, plot in drawn if plot]
 
@@ -131,11 +132,10 @@ def _files(compared: Sequence[Compared]) -> Table:
     exports = [{file.type: file for file in run.facts.exports.files} if run.facts.exports else {} for run in compared]
     types = dict.fromkeys(name for files in exports for name in files)
 
-    def cell(name: str, files: dict[str, Any]) -> Cell:
-        file = files.get(name)
-        return (f"KL {figure(file.kl, 2)}", f"{file.bytes / 1e6:,.1f} MB, {file.verdict}") if file else NONE
+    def cell(file: ExportedFile | None) -> Cell:
+        return (f"KL {figure(file.kl, 2)}", f"{megabytes(file.bytes)}, {file.verdict}") if file else NONE
 
-    rows = tuple((name, *(cell(name, files) for files in exports)) for name in types)
+    rows = tuple((name, *(cell(files.get(name)) for files in exports)) for name in types)
     return Table("Exported files", ("file", *_heads(compared)), rows)
 
 
@@ -153,29 +153,18 @@ def _parts(compared: Sequence[Compared]) -> Table:
     return Table("Tokens that differ", ("repository or file", *_heads(compared)), rows)
 
 
-def _answered(compared: Sequence[Compared]) -> list[tuple[str, list[tuple[str, Answer]]]]:
+def _answered(compared: Sequence[Compared]) -> list[Answered]:
     """What the trained models answer to the prompts that at least two runs have."""
-    found: dict[str, list[tuple[str, Answer]]] = {}
-    for run in compared:
-        for answer in run.facts.evaluation.tuned.answers if run.facts.evaluation else ():
-            found.setdefault(answer.prompt, []).append((run.letter, answer))
-    return [(prompt, answers) for prompt, answers in found.items() if len(answers) > 1]
+    tuned = ((run.letter, run.facts.evaluation.tuned) for run in compared if run.facts.evaluation)
+    return [item for item in samples.answered(tuned) if len(item.answers) > 1]
 
 
-def _score(read: Callable[[Any], Score | None]) -> Callable[[Facts], Cell]:
-    def cell(facts: Facts) -> Cell:
-        score = read(facts.evaluation) if facts.evaluation else None
-        return (figure(score.perplexity), interval(score.interval)) if score else NONE
-
-    return cell
+def _score(read: Callable[[Evaluation], Score | None]) -> Callable[[Facts], Cell]:
+    return lambda facts: tables.scored(read(facts.evaluation)) if facts.evaluation else NONE
 
 
 def _change(name: str) -> Callable[[Facts], Cell]:
-    def cell(facts: Facts) -> Cell:
-        change: Change | None = facts.evaluation.changes.get(name) if facts.evaluation else None
-        return (figure(change.ratio, 3), interval(change.interval, 3)) if change else NONE
-
-    return cell
+    return lambda facts: tables.ratio(facts.evaluation.changes.get(name)) if facts.evaluation else NONE
 
 
 def _copies(source: str) -> Callable[[Facts], Cell]:

@@ -76,6 +76,11 @@ class Training:
     peak_memory: float | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether there are steps to come."""
+        return self.planned is not None and self.planned > self.done
+
     def curve(self, name: str) -> Curve:
         """A curve; empty where nothing of it was recorded."""
         return self.curves.get(name, Curve())

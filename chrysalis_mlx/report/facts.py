@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from chrysalis_mlx.blueprint.load import load_blueprint, to_dict
 from chrysalis_mlx.blueprint.schema import Blueprint
 from chrysalis_mlx.corpus.data.report import writable
-from chrysalis_mlx.errors import ChrysalisError
+from chrysalis_mlx.errors import ChrysalisError, RunError
 from chrysalis_mlx.evaluation.results import Evaluation, read_evaluation
 from chrysalis_mlx.export.lineage.lineage import Lineage
 from chrysalis_mlx.export.results import Exports, read_exports
@@ -28,7 +28,9 @@ T = TypeVar("T")
 
 # Sections that say how a model and a blueprint find each other, and where the model lies on this machine.
 _NOT_TOLD = ("match", "model")
-_UNREADABLE = (ChrysalisError, OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration)
+ODD = (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError)
+"""What Python says where a record has another form than this version writes."""
+_UNREADABLE = (ChrysalisError, OSError, *ODD)
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,14 @@ def read_facts(directory: Path) -> Facts:
         RunError: there is no run here, or its record is damaged.
     """
     run = Run.open(directory)
+    try:
+        return _facts(run)
+    except ODD as error:
+        where = f"{run.path('run.json')}: {type(error).__name__}: {error}"
+        raise RunError("run.json is damaged", where=where, fix="bring the original back") from error
+
+
+def _facts(run: Run) -> Facts:
     problems: list[str] = []
     manifest, failed = _told(problems, "genome.json", lambda: _manifest(run)) or ((), ())
     lineage = _told(problems, "the lineage", lambda: Lineage.of_run(run))
@@ -127,7 +137,7 @@ def read_facts(directory: Path) -> Facts:
     state, stage, reason = run.state()
     blueprint, record = lineage.blueprint if lineage else None, run.record
     return Facts(
-        name=directory.absolute().name,
+        name=run.directory.absolute().name,
         version=record.get("chrysalis_mlx", ""),
         created=record.get("created", ""),
         model=lineage.source if lineage else Path(record.get("model", {}).get("source", "")).name,

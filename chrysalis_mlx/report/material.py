@@ -50,7 +50,7 @@ _WHY_NOT_IN_GENOME = {
     "submodule": "another repository",
     "lfs": "a pointer to content that is kept elsewhere",
     "notebook": "no notebook inside",
-    "secret": "may hold a password or key",
+    "secret": "may hold a password or key",  # pragma: allowlist secret
     "licence": "its repository's licence is not among those allowed",
     "unreadable": "cannot be read",
 }
@@ -104,7 +104,7 @@ class Material:
     """What went in.
 
     Attributes:
-        unit: what is counted: file of a genome, or row of one's own data.
+        unit: what is counted: "file" of a genome, or "row" of one's own data.
         considered, expressed: how many there were, and how many were taken.
         sides: train, valid and test.
         framings: of train: name to rows, tokens and supervised tokens.
@@ -131,6 +131,21 @@ class Material:
     ngram: int | None = None
     cut: int = 0
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def of_genome(self) -> bool:
+        """Whether it is made from a genome, and not from one's own data."""
+        return self.unit == "file"
+
+    @property
+    def units(self) -> str:
+        """The plural of `unit`."""
+        return f"{self.unit}s"
+
+    @property
+    def part(self) -> str:
+        """What one of `parts` is: a repository of a genome, or a file of rows."""
+        return "repository" if self.of_genome else "file"
 
     @property
     def tokens(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from chrysalis_mlx.export.lineage.base_model import Licence
 from chrysalis_mlx.export.lineage.lineage import Lineage
+from chrysalis_mlx.genome.git.remote import shown
 from chrysalis_mlx.genome.manifest import RepositoryRecord
 
 NO_LICENCE = "none stated"
@@ -19,7 +20,7 @@ class Place:
     """A repository of the genome.
 
     Attributes:
-        url: of a remote; None of a folder of this machine, which is named nowhere.
+        url: of a remote, without a password or token; None of a folder of this machine, which is named nowhere.
         state: the commit, or of a plain directory the id that git would give to its tree.
         folder: the part of it that was taken; empty for all.
         files: that are in the genome.
@@ -89,7 +90,7 @@ def _licence_name(licence: Licence) -> str:
 def _place(record: RepositoryRecord) -> Place:
     return Place(
         record.name,
-        record.location if record.kind == "remote" else None,
+        shown(record.location) if record.kind == "remote" and record.location else None,
         record.commit or record.tree,
         record.ref,
         record.folder,

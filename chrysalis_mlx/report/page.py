@@ -8,14 +8,16 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
 
 from chrysalis_mlx import __version__
+from chrysalis_mlx.errors import RunError
 from chrysalis_mlx.evaluation.copying import COPIED
 from chrysalis_mlx.evaluation.general import SOURCE
 from chrysalis_mlx.evaluation.results import Evaluation
@@ -24,6 +26,7 @@ from chrysalis_mlx.report import plots, samples, tables, words
 from chrysalis_mlx.report.curves import Training
 from chrysalis_mlx.report.facts import Facts
 from chrysalis_mlx.report.material import Material
+from chrysalis_mlx.report.measured import of_general, of_test
 from chrysalis_mlx.report.origin import Origin
 from chrysalis_mlx.report.svg import Plot
 from chrysalis_mlx.report.verdict import stage_title, verdict
@@ -41,12 +44,32 @@ def policy(*, live: bool) -> str:
     return f"{_POLICY}; script-src 'sha256-{digest}'; connect-src 'self'"
 
 
+@contextmanager
+def telling_damage() -> Iterator[None]:
+    """While a page is made: a text that stands in a record where a number belongs is an error of one sentence.
+
+    Raises:
+        RunError: instead of what Python or Jinja says of it.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, TemplateError) as error:
+        raise RunError(
+            f"a record is damaged, or of another version, and cannot be shown: {type(error).__name__}: {error}",
+            fix="make the stage again that wrote it; -v tells where it failed",
+        ) from error
+
+
+@telling_damage()
 def report_page(facts: Facts, *, live: bool = False, state: str = "") -> str:
     """The page of one run.
 
     Args:
         live: it asks its server from time to time whether the run has changed.
         state: that a live page shows.
+
+    Raises:
+        RunError: a record holds what cannot be shown.
     """
     evaluation = facts.evaluation
     return render(
@@ -108,21 +131,12 @@ def _finalized(value: Any) -> Any:
 
 def _tiles(facts: Facts) -> list[tuple[str, str, str]]:
     """What is seen first: name, figure, and what it was or is of."""
-    found = []
-    evaluation = facts.evaluation
-    if evaluation:
-        base, tuned = evaluation.base, evaluation.tuned
-        pairs = [("Test perplexity", base.test.overall, tuned.test.overall)]
-        pairs += [("General perplexity", base.general, tuned.general)] if base.general and tuned.general else []
-        found += [(name, words.figure(after.perplexity), f"before {words.figure(before.perplexity)}")
-                  for name, before, after in pairs]  # fmt: skip
-        if copies := tuned.copying.get("train"):
-            found.append(
-                ("Copies of training text", f"{copies.copies:,}", f"of {copies.continuations:,} continuations")
-            )
+    found: list[tuple[str, str, str]] = []
+    if facts.evaluation:
+        found += _tiles_of_evaluation(facts.evaluation)
     elif facts.training:
         training = facts.training
-        of = f"of {training.planned:,}" if training.planned and training.planned > training.done else ""
+        of = f"of {training.planned:,}" if training.is_unfinished else ""
         found.append(("Steps", words.count(training.done), of))
         losses = training.curve("valid").values
         if losses:
@@ -133,6 +147,18 @@ def _tiles(facts: Facts) -> list[tuple[str, str, str]]:
     if facts.exports:
         found.append(("Files verified", f"{facts.exports.verified}", f"of {len(facts.exports.files)}"))
     return found
+
+
+def _tiles_of_evaluation(evaluation: Evaluation) -> Iterator[tuple[str, str, str]]:
+    for measured in (
+        of_test(evaluation, "Test perplexity"),
+        of_general(evaluation, "General perplexity"),
+    ):
+        if measured:
+            before, after = words.figure(measured.before.perplexity), words.figure(measured.after.perplexity)
+            yield measured.name, after, f"before {before}"
+    if copies := evaluation.tuned.copying.get("train"):
+        yield "Copies of training text", f"{copies.copies:,}", f"of {copies.continuations:,} continuations"
 
 
 def _export_notes(exports: Exports) -> Iterator[str]:
@@ -153,15 +179,13 @@ def _hashes(origin: Origin) -> tuple[tables.Table, tables.Table]:
 
 
 def _material(material: Material) -> dict[str, Any]:
-    unit = "files" if material.unit == "file" else "rows"
-    what = "repository" if material.unit == "file" else "file"
+    units = material.units
     return {
-        "unit": unit,
-        "plot": plots.tokens_plot(material.parts, what),
+        "plot": plots.tokens_plot(material.parts, material.part),
         "sides": tables.sides(material),
         "framings": tables.framings(material),
         "parts": tables.parts(material),
-        "left_out": tables.left_out(material.left_out, f"{unit.capitalize()} left out of the corpus", unit),
+        "left_out": tables.left_out(material.left_out, f"{units.capitalize()} left out of the corpus", units),
         "not_in_genome": tables.left_out(material.not_in_genome, "Files that are not in the genome", "files"),
         "commits": tables.left_out(material.commits_left_out, "Commits left out", "commits"),
     }
@@ -173,23 +197,16 @@ def _training(training: Training) -> dict[str, list[Plot]]:
 
 
 def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    base, tuned, changes = evaluation.base, evaluation.tuned, evaluation.changes
-    rows = [("test texts", base.test.overall, tuned.test.overall, changes.get("test"))]
-    general = None
-    if base.general and tuned.general:
-        general = ("general text", base.general, tuned.general, changes.get("general"))
+    test, general = of_test(evaluation, "test texts"), of_general(evaluation, "general text")
     repositories, framings = tables.kinds(evaluation)
-    measured = [
-        plots.Measured(name, before, after) for name, before, after, _ in [*rows, *([general] if general else [])]
-    ]
     return {
-        "plot": plots.perplexity_plot(measured),
-        "test": tables.perplexity(rows),
-        "general": tables.perplexity([general]) if general else None,
+        "plot": plots.perplexity_plot([measured for measured in (test, general) if measured]),
+        "test": tables.perplexity(test),
+        "general": tables.perplexity(general) if general else None,
         "repositories": repositories,
         "framings": framings,
         "files": tables.files(evaluation),
         "copying": tables.copying(evaluation.subjects),
-        "answered": samples.answered(evaluation.subjects),
+        "answered": samples.answered((tables.name_of(subject), subject) for subject in evaluation.subjects),
         "continued": samples.continued(evaluation.subjects),
     }

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from chrysalis_mlx.evaluation.results import Score
 from chrysalis_mlx.report.curves import Curve, Training
 from chrysalis_mlx.report.material import Part
+from chrysalis_mlx.report.measured import Measured
 from chrysalis_mlx.report.svg import WIDTH, Ink, Plot, placeholder, plot_of, settings
 from chrysalis_mlx.report.words import count, figure, gibibytes, interval, plural
 
@@ -43,16 +44,7 @@ class Line:
     marked: bool = False
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A row of `perplexities`: the same texts before and after, for a name of our own."""
-
-    name: str
-    before: Score
-    after: Score
-
-
-def loss_plot(training: Training, key: str = "loss") -> Plot | None:
+def loss_plot(training: Training) -> Plot | None:
     """Training and validation loss, the step that was taken, rollbacks."""
     train, mean, valid = (training.curve(name) for name in ("train", "train_mean", "valid"))
     lines = [Line("train", train, Ink.MUTED, 1.2, 0.45 if training.mean_of > 1 else 1.0)]
@@ -75,32 +67,31 @@ def loss_plot(training: Training, key: str = "loss") -> Plot | None:
                 [best], [value], "o", markersize=10, markerfacecolor="none", markeredgecolor=Ink.AFTER, label="taken"
             )
 
-    return _lines(key, "Loss (nats per token)", lines, told, figure_of=lambda value: f"{value:g}", marks=marks)
+    return _lines("loss", "Loss (nats per token)", lines, told, marks=marks)
 
 
-def rate_plot(training: Training, key: str = "rate") -> Plot | None:
+def rate_plot(training: Training) -> Plot | None:
     """The learning rate."""
     curve = training.curve("learning_rate")
     told = [_course("learning rate", curve, rate)]
-    return _lines(key, "Learning rate", [Line("", curve, Ink.AFTER)], told, figure_of=rate, zero=True)
+    return _lines("rate", "Learning rate", [Line("", curve, Ink.AFTER)], told, figure_of=rate, zero=True)
 
 
-def speed_plot(training: Training, key: str = "speed") -> Plot | None:
+def speed_plot(training: Training) -> Plot | None:
     """Tokens per second."""
     curve = training.curve("tokens_per_second")
     told = [_course("speed", curve, count)]
     told += [f"{count(training.speed)} tokens per second over all steps"] if training.speed else []
-    return _lines(key, "Speed (tokens per second)", [Line("", curve, Ink.AFTER, 1.2)], told, figure_of=count, zero=True)
+    lines = [Line("", curve, Ink.AFTER, 1.2)]
+    return _lines("speed", "Speed (tokens per second)", lines, told, figure_of=count, zero=True)
 
 
-def memory_plot(training: Training, key: str = "memory") -> Plot | None:
+def memory_plot(training: Training) -> Plot | None:
     """Peak memory, as the backend counts it."""
     bytes_ = training.curve("peak_memory")
     curve = Curve(bytes_.steps, tuple(value / 2**30 for value in bytes_.values))
     told = [_course("peak memory", bytes_, gibibytes)]
-    return _lines(
-        key, "Peak memory (GiB)", [Line("", curve, Ink.AFTER)], told, figure_of=lambda value: f"{value:g}", zero=True
-    )
+    return _lines("memory", "Peak memory (GiB)", [Line("", curve, Ink.AFTER)], told, zero=True)
 
 
 def compared_curves(
@@ -117,10 +108,10 @@ def compared_curves(
         for number, (name, curve) in enumerate(curves)
     ]
     told = [_course(name, curve, figure_of or figure) for name, curve in curves]
-    return _lines(key, title, lines, told, figure_of=figure_of or (lambda value: f"{value:g}"))
+    return _lines(key, title, lines, told, figure_of=figure_of or _short)
 
 
-def tokens_plot(parts: Sequence[Part], what: str, key: str = "tokens") -> Plot | None:
+def tokens_plot(parts: Sequence[Part], what: str) -> Plot | None:
     """Tokens of each repository or file; all but the largest together."""
     shown = [part for part in parts if part.tokens][:_BARS]
     rest = [part for part in parts if part.tokens][_BARS:]
@@ -142,7 +133,7 @@ def tokens_plot(parts: Sequence[Part], what: str, key: str = "tokens") -> Plot |
             axes.text(most, place + 0.5, f"{tokens:,}", ha="right", color=Ink.MUTED)
             if place < len(shown):  # the others together would dwarf every single one
                 axes.barh(place + 0.8, tokens, height=0.19, color=Ink.AFTER)
-        return plot_of(drawing, key, f"Tokens by {what}", f"{', '.join(told)}.", [name for name, _ in rows])
+        return plot_of(drawing, "tokens", f"Tokens by {what}", f"{', '.join(told)}.", [name for name, _ in rows])
 
 
 def perplexity_plot(rows: Sequence[Measured], key: str = "perplexity") -> Plot | None:
@@ -177,13 +168,17 @@ def perplexity_plot(rows: Sequence[Measured], key: str = "perplexity") -> Plot |
         return plot_of(drawing, key, title, f"{'; '.join(told)}.", [row.name for row in rows])
 
 
+def _short(value: float) -> str:
+    return f"{value:g}"
+
+
 def _lines(
     key: str,
     title: str,
     lines: Iterable[Line],
     told: Iterable[str],
     *,
-    figure_of: Callable[[float], str],
+    figure_of: Callable[[float], str] = _short,
     zero: bool = False,
     marks: Callable[[Axes], None] | None = None,
 ) -> Plot | None:
@@ -213,14 +208,18 @@ def _lines(
         axes.margins(x=0.015, y=0.08)
         if zero:
             axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: figure_of(value)))
-        axes.set_xlabel("optimizer step", loc="right", labelpad=1)
+        _scale(axes, figure_of)
         if any(line.name for line in lines):
             _legend(axes, 6)
         return plot_of(drawing, key, title, f"{'; '.join(part for part in told if part)}.")
+
+
+def _scale(axes: Axes, figure_of: Callable[[float], str]) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: figure_of(value)))
+    axes.set_xlabel("optimizer step", loc="right", labelpad=1)
 
 
 def _legend(axes: Axes, columns: int) -> None:

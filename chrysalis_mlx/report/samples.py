@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from chrysalis_mlx.evaluation.results import Answer, Continuation, Subject
@@ -36,12 +36,12 @@ class Continued:
         return {name: continuation.copied for name, continuation in self.written}
 
 
-def answered(subjects: Sequence[Subject]) -> list[Answered]:
-    """Every prompt, in order."""
+def answered(named: Iterable[tuple[str, Subject]]) -> list[Answered]:
+    """Every prompt, in order, with what each of these models, by its name on the page, answers."""
     found: dict[str, list[tuple[str, Answer]]] = {}
-    for subject in subjects:
+    for name, subject in named:
         for answer in subject.answers:
-            found.setdefault(answer.prompt, []).append((name_of(subject), answer))
+            found.setdefault(answer.prompt, []).append((name, answer))
     return [Answered(prompt, tuple(answers)) for prompt, answers in found.items()]
 
 

@@ -76,6 +76,7 @@ _SETTINGS: dict[str, Any] = {
     "legend.columnspacing": 1.2,
 }
 
+_PLACEHOLDER = re.compile(r"¤(\d+)¤")
 _TAG = re.compile(r"<[^>]*>")
 _FRACTION = re.compile(r"-?\d+\.\d+(?![\de])")
 _ID = re.compile(r'\bid="([^"]*)"')
@@ -123,8 +124,8 @@ def plot_of(drawing: Figure, key: str, title: str, alternative: str, names: Sequ
     body = text[text.index("</metadata>") + len("</metadata>") : text.rindex("</svg>")]
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
     body = _coloured(_identified(_small(body), key))
-    for number, name in enumerate(names):
-        body = body.replace(placeholder(number), html.escape(visible(name)))
+    # In one go: a name may look like a placeholder.
+    body = _PLACEHOLDER.sub(lambda found: _escaped(names[int(found[1])]), body)
     label = f'role="img" aria-labelledby="{key}-title {key}-text"'
     told = f'<title id="{key}-title">{_escaped(title)}</title><desc id="{key}-text">{_escaped(alternative)}</desc>'
     return Plot(f'<svg class="plot" viewBox="{box[1]}" {label}>{told}{body}</svg>', title, alternative)

@@ -10,10 +10,14 @@ from chrysalis_mlx.evaluation.results import Change, Copying, Evaluation, Score,
 from chrysalis_mlx.export.results import Exports
 from chrysalis_mlx.report.facts import Facts
 from chrysalis_mlx.report.material import LeftOut, Material
+from chrysalis_mlx.report.measured import Measured
 from chrysalis_mlx.report.origin import Origin
 from chrysalis_mlx.report.words import NONE, count, figure, interval, megabytes, plural, share
 
 BEFORE, AFTER = "before", "after"
+
+Cell = str | tuple[str, str]
+"""What is written in a cell; of two texts the second stands smaller below the first."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,12 @@ class Table:
     Attributes:
         caption: what it shows; read aloud, not seen.
         heads: of the columns; one that begins with ">" is aligned to the right.
-        rows: the cells as they are written; the first of a row names it. A tuple is a figure and what is smaller
-            below it.
+        rows: the cells; the first of a row names it.
     """
 
     caption: str
     heads: tuple[str, ...]
-    rows: tuple[tuple[str | tuple[str, str], ...], ...]
+    rows: tuple[tuple[Cell, ...], ...]
 
     def __bool__(self) -> bool:
         return bool(self.rows)
@@ -42,7 +45,7 @@ def name_of(subject: Subject) -> str:
 
 def sides(material: Material) -> Table:
     """Train, valid and test."""
-    documents = "files" if material.unit == "file" else "texts"
+    documents = "files" if material.of_genome else "texts"
     rows = tuple(
         (side.name, *map(count, (side.documents, side.rows, side.tokens, side.supervised)), share(side.contaminated))
         for side in material.sides
@@ -62,12 +65,12 @@ def framings(material: Material) -> Table:
 
 def parts(material: Material) -> Table:
     """Every repository, or every file of one's own."""
-    what, unit = ("repository", "files") if material.unit == "file" else ("file", "rows")
+    what = material.part
     rows = tuple(
         (part.name, count(part.files), count(part.expressed), count(part.tokens), share(_of(part.tokens, material)))
         for part in material.parts
     )
-    return Table(f"Tokens by {what}", (what, f">{unit}", ">taken", ">tokens", ">share"), rows)
+    return Table(f"Tokens by {what}", (what, f">{material.units}", ">taken", ">tokens", ">share"), rows)
 
 
 def _of(tokens: int, material: Material) -> float | None:
@@ -80,22 +83,23 @@ def left_out(found: Iterable[LeftOut], caption: str, unit: str) -> Table:
     return Table(caption, ("reason", f">{unit}"), rows)
 
 
-def perplexity(rows: Iterable[tuple[str, Score, Score, Change | None]]) -> Table:
+def perplexity(measured: Measured) -> Table:
     """Before and after, with what the bootstrap says of each and of their ratio."""
-    written = tuple(
-        (
-            (name, f"{after.targets:,} tokens of {plural(after.documents, 'text')}"),
-            _with_interval(before),
-            _with_interval(after),
-            (figure(change.ratio, 3), interval(change.interval, 3)) if change else NONE,
-        )
-        for name, before, after, change in rows
-    )
-    return Table("Perplexity before and after", ("texts", f">{BEFORE}", f">{AFTER}", ">after / before"), written)
+    before, after = measured.before, measured.after
+    texts = (measured.name, f"{after.targets:,} tokens of {plural(after.documents, 'text')}")
+    heads = ("texts", f">{BEFORE}", f">{AFTER}", ">after / before")
+    row = (texts, scored(before), scored(after), ratio(measured.change))
+    return Table("Perplexity before and after", heads, (row,))
 
 
-def _with_interval(score: Score | None) -> str | tuple[str, str]:
+def scored(score: Score | None) -> Cell:
+    """A perplexity and its interval."""
     return NONE if score is None else (figure(score.perplexity), interval(score.interval))
+
+
+def ratio(change: Change | None) -> Cell:
+    """A ratio of perplexities and its interval."""
+    return NONE if change is None else (figure(change.ratio, 3), interval(change.interval, 3))
 
 
 def by_kind(what: str, before: Mapping[str, Score], after: Mapping[str, Score]) -> Table:
@@ -129,19 +133,15 @@ def files(evaluation: Evaluation) -> Table:
     rows = tuple(
         (
             name,
-            _with_interval(subject.test.overall),
-            _ratio(subject.against.get("test")),
-            _with_interval(subject.general),
-            _ratio(subject.against.get("general")),
+            scored(subject.test.overall),
+            ratio(subject.against.get("test")),
+            scored(subject.general),
+            ratio(subject.against.get("general")),
         )
         for name, subject in evaluation.files.items()
     )
     heads = ("file", ">test", ">file / trained", ">general text", ">file / trained on it")
     return Table("Perplexity of the exported files", heads, rows)
-
-
-def _ratio(change: Change | None) -> str | tuple[str, str]:
-    return NONE if change is None else (figure(change.ratio, 3), interval(change.interval, 3))
 
 
 def copying(subjects: Sequence[Subject]) -> Table:
@@ -162,7 +162,7 @@ def copying(subjects: Sequence[Subject]) -> Table:
     return Table("Continuations that copy", heads, rows)
 
 
-def _copies(found: Copying | None) -> str | tuple[str, str]:
+def _copies(found: Copying | None) -> Cell:
     return NONE if found is None else (f"{found.copies:,} of {found.continuations:,}", share(found.share, 0))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from chrysalis_mlx.evaluation.results import Change, Evaluation, Score
+from chrysalis_mlx.evaluation.results import Evaluation
 from chrysalis_mlx.export.results import Exports
 from chrysalis_mlx.report.facts import Facts
+from chrysalis_mlx.report.measured import Measured, of_general, of_test
 from chrysalis_mlx.report.words import figure, interval, listed, plural
 
 _STAGES = {"corpus": "corpus", "train": "training", "eval": "evaluation", "fuse": "export"}
@@ -45,17 +46,17 @@ def _standing(facts: Facts) -> Iterator[str]:
 
 
 def _measured(evaluation: Evaluation) -> Iterator[str]:
-    base, tuned = evaluation.base, evaluation.tuned
-    yield _moved("test perplexity", base.test.overall, tuned.test.overall, evaluation.changes.get("test"))
-    if base.general and tuned.general:
-        yield _moved("perplexity of general text", base.general, tuned.general, evaluation.changes.get("general"))
-    if found := tuned.copying.get("train"):
+    yield _moved(of_test(evaluation, "test perplexity"))
+    if general := of_general(evaluation, "perplexity of general text"):
+        yield _moved(general)
+    if found := evaluation.tuned.copying.get("train"):
         copies = f"{found.copies:,} of {plural(found.continuations, 'continuation')} of training texts"
         yield f"{copies} {'copies' if found.copies == 1 else 'copy'} a long passage of them"
 
 
-def _moved(what: str, before: Score, after: Score, change: Change | None) -> str:
+def _moved(measured: Measured) -> str:
     """Whether a perplexity fell or rose; where the interval holds 1, that it cannot be told."""
+    what, before, after, change = measured.name, measured.before, measured.after, measured.change
     first, last = figure(before.perplexity), figure(after.perplexity)
     told = f"fell from {first} to {last}" if after.perplexity < before.perplexity else f"rose from {first} to {last}"
     if first == last:
@@ -73,7 +74,7 @@ def _moved(what: str, before: Score, after: Score, change: Change | None) -> str
 def _trained(facts: Facts) -> Iterator[str]:
     training = facts.training
     assert training is not None
-    of = f" of {training.planned:,}" if training.planned and training.planned > training.done else ""
+    of = f" of {training.planned:,}" if training.is_unfinished else ""
     losses = training.curve("valid").values
     told = f", validation loss from {figure(losses[0])} to {figure(losses[-1])}" if len(losses) > 1 else ""
     yield f"{training.done:,}{of} steps are trained{told}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from chrysalis_mlx.errors import ChrysalisError, UsageError
+from chrysalis_mlx.report.facts import ODD
 from chrysalis_mlx.run import STAGES, Run, sha256_json
 
 HOST = "127.0.0.1"
+_LONG = 1.0  # seconds; of a page that takes longer to be made
+_PAUSE = 9  # times as long pass until the next one is made: the training needs the processor
 _FILES = (
     "run.json",
     "blueprint.yaml",
@@ -38,7 +42,7 @@ def state_of(directories: Sequence[Path]) -> str:
         try:
             run = Run.open(directory)
             found.append([run.status(name) for name in STAGES])
-        except ChrysalisError:
+        except (ChrysalisError, *ODD):
             found.append([])
     return sha256_json(found)[:16]
 
@@ -56,10 +60,12 @@ class WatchServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 64  # by default 5: a few tabs at once would wait for seconds
 
     def __init__(self, directories: Sequence[Path], page: Callable[[str], str], port: int = 0) -> None:
         self._directories, self._page = directories, page
         self._made: tuple[str, str] | None = None
+        self._next = 0.0
         self._lock = threading.Lock()
         try:
             super().__init__((HOST, port), _Handler)
@@ -84,10 +90,13 @@ class WatchServer(ThreadingHTTPServer):
         return f"{HOST}:{port}", f"localhost:{port}"
 
     def state(self) -> str:
+        """The state of the runs; for a while after a page that took long to be made, that of the page."""
+        if self._made is not None and time.monotonic() < self._next:
+            return self._made[0]
         return state_of(self._directories)
 
     def page(self) -> str:
-        """The page of the state as it is; made once for all who ask.
+        """The page of that state; made once for all who ask.
 
         Raises:
             ChrysalisError: the run cannot be read.
@@ -95,12 +104,16 @@ class WatchServer(ThreadingHTTPServer):
         with self._lock:
             state = self.state()
             if self._made is None or self._made[0] != state:
+                begun = time.monotonic()
                 self._made = (state, self._page(state))
+                ended = time.monotonic()
+                self._next = ended + _PAUSE * (ended - begun) if ended - begun > _LONG else 0.0
             return self._made[1]
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: WatchServer
+    timeout = 20.0  # seconds in which a browser says what it wants, and takes the next piece of an answer
 
     def do_GET(self) -> None:
         if self.headers.get("Host") not in self.server.hosts:
@@ -114,9 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer_page(self) -> None:
         try:
-            self._answer(self.server.page(), "text/html")
-        except ChrysalisError as error:
+            page = self.server.page()
+        except (ChrysalisError, OSError) as error:  # the run is moved, or replaced by another, at this moment
             self._answer(f"{error}\n", "text/plain", HTTPStatus.SERVICE_UNAVAILABLE)
+        else:
+            self._answer(page, "text/html")
 
     def _answer(self, text: str, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
         body = text.encode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""How figures and the texts of strangers are written on a page."""
+"""How figures and the texts of strangers are written on a page, and what of such a text a terminal must not obey."""
 
 from __future__ import annotations
 
@@ -11,14 +11,26 @@ from chrysalis_mlx.evaluation.results import Interval
 
 NONE = "–"
 
-# Control characters but for tab and line break, marks that turn the direction of the text, halves of characters.
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+# Control characters, marks that turn the direction of the text, separators of lines, halves of characters, and signs
+# without width in which a text can hide another; those that join letters stay: scripts and emoji need them.
+_OBEYED = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f]"
+)
 _LONGEST = 4000  # characters of a stranger's text that a page shows
 
 
-def visible(text: str) -> str:
-    """A text with what a browser would obey or cannot hold written as an escape, as in "\\u202e"."""
-    return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+def visible(text: str, keep: str = "\t\n") -> str:
+    """A text with what a browser or a terminal would obey or cannot show written as an escape, as in "\\u202e".
+
+    Args:
+        keep: characters that stay all the same.
+    """
+
+    def escape(match: re.Match[str]) -> str:
+        return match[0] if match[0] in keep else match[0].encode("unicode_escape").decode("ascii")
+
+    return _OBEYED.sub(escape, text)
 
 
 def shortened(text: str, most: int = _LONGEST) -> str:

@@ -284,6 +284,7 @@ def test_lines_are_remembered_for_the_user_alone(
             terminal.until("first question")
             terminal.child.send("!\r")
             terminal.until(STATS)
+            terminal.prompt()  # a Ctrl-D that comes before it is lost
         else:
             for line in ("first question", "/help"):
                 terminal.say(line)

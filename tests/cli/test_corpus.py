@@ -67,10 +67,10 @@ def test_the_report_that_is_printed(made: Path, capfd: pytest.CaptureFixture[str
     for side in ("train", "valid", "test"):
         figures = (told[figure][side] for figure in ("documents", "rows", "tokens", "supervised"))
         assert " ".join([side, *(f"{figure:,}" for figure in figures)]) in printed
-    assert printed[-1] == (
-        f"{told['cut']} texts were cut into several rows; share 13 words in a row with what is trained on: "
-        "0.0% of valid, 0.0% of test"
-    )
+    assert printed[-2:] == [
+        f"{told['cut']} texts were cut into several rows",
+        "share 13 words in a row with what is trained on: 0.0% of valid, 0.0% of test",
+    ]
 
 
 def test_show(made: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from chrysalis_mlx.cli import main
 from chrysalis_mlx.doctor import examine
 from chrysalis_mlx.doctor.check import Check, ok, problem, warning
 from tests.doctor.test_frameworks import without_frameworks
+from tests.doctor.test_processes import is_gone
 from tests.end_to_end.inputs import call, report
 
 DOCTOR = ["-m", "chrysalis_mlx", "doctor", "--offline", "--timeout", "240"]
@@ -167,15 +168,7 @@ def test_ctrl_c_ends_it_and_what_it_started(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err.strip()) == (130, "interrupted; run the same command again to go on")
-    for _ in range(500):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        if Path(f"/proc/{pid}/stat").exists() and " Z " in Path(f"/proc/{pid}/stat").read_text():
-            return
-        time.sleep(0.02)
-    pytest.fail("the probe of MLX outlived the doctor")
+    assert is_gone(pid), "the probe of MLX outlived the doctor"
 
 
 def wait_for(file: Path) -> int:

@@ -64,7 +64,10 @@ def test_the_same_for_people(place: Path, capfd: pytest.CaptureFixture[str], tin
         (["clone"], ["cloned", "clones: 2 of 2 remotes are here"]),
         (["clone", "--offline"], ["present"]),
         (["audit"], ["L1 commit", "current", "pass", "3 of 3 repositories are sound"]),
-        (["build", "-o", "old.txt.xz"], ["left out", "old.txt.xz: 5 files", "sha256 "]),
+        (
+            ["build", "-o", "old.txt.xz"],
+            ["left out: type 1, rule 1; file by file in old.json\n", "old.txt.xz: 5 files", "sha256 "],
+        ),
         (["verify", "old.txt.xz"], ["5 files agree with old.json"]),
         (["verify", "old.txt.xz", "--lock", "genome.lock.json", "--clones", "clones"], ["and with 3 repositories"]),
         (["show", "old.txt.xz", "--model", str(tiny_model)], ["largest files", "tokens", "code/data.csv"]),
@@ -181,8 +184,10 @@ def test_secrets_are_left_out_unless_they_are_allowed(place: Path, capfd: pytest
     status, out, _ = call(capfd, "genome", "build", "notes", "-o", "g.txt")
     assert status == 0
     assert "Private Key in line 1" in out
+    assert "left out: secret 1; file by file in g.json\nno secret? put `# pragma: allowlist secret` on its line" in out
     assert [file.path for file in read_genome(place / "g.txt")] == ["n.txt"]
-    assert call(capfd, "genome", "build", "notes", "-o", "g.txt", "--allow-secrets")[0] == 0
+    status, out, _ = call(capfd, "genome", "build", "notes", "-o", "g.txt", "--allow-secrets")
+    assert (status, "left out:" in out, "no secret?" in out) == (0, False, False)
     assert [file.path for file in read_genome(place / "g.txt")] == ["key.md", "n.txt"]
 
 

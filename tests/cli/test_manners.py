@@ -281,3 +281,11 @@ def test_a_terminal_that_has_not_all_characters(place: Path) -> None:
     assert r"\u27e6" in done.stdout
     report = redirected(place, "corpus", "show", "run", "--rows", "1", "--json", PYTHONIOENCODING="ascii")
     assert json.loads(report.stdout)["samples"]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_input_and_output_are_no_bug(closed: str, tmp_path: Path) -> None:
+    program = f"{sys.executable} -m chrysalis_mlx"
+    for arguments, status in (("blueprint list", 0), (f"chat {tmp_path}", 1), (f"runs {tmp_path}", 0)):
+        done = subprocess.run(["bash", "-c", f"{program} {arguments} {closed}"], capture_output=True, text=True)
+        assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr

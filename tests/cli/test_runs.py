@@ -94,14 +94,29 @@ def test_people_get_a_table_and_the_causes(
     monkeypatch.setenv("COLUMNS", "160")
     assert main(["runs", str(archive)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["deep/done", "Tiny-1B", "tiny", *STAGES, "done", "2/200", "3.2500", "4.0000"] in lines
-    assert ["paused", "Tiny-1B", "tiny", "corpus", "paused", "1/200", "3.7500", "4.0000"] in lines
+    assert ["deep/done", "Tiny-1B", "tiny", "fuse", "done", "2/200", "3.250", "4.000"] in lines
+    assert ["paused", "Tiny-1B", "tiny", "corpus", "paused", "1/200", "3.750", "4.000"] in lines
     tail = lines[lines.index(["the", "archive", "of", "failed", "chrysalides:"]) + 1 :]
     assert tail == [
         ["damaged:", "run.json", "is", "damaged"],
         ["failed:", "train:", "step", "5:", "the", "loss", "is", "nan"],
         ["failed:", "to", "do:", "lower", "it"],
     ]
+
+
+def test_the_table_fits_into_80_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run whose names are of the usual length, and whose training takes hundreds of steps."""
+    monkeypatch.setenv("COLUMNS", "80")
+    origin = {"model": {"source": "Qwen/Qwen3-0.6B"}, "blueprint": {"name": "qwen3-0.6b"}}
+    finish(run := Run.create(tmp_path / "qwen3", origin), "corpus")
+    train(run, "paused", *[3.25] * 200)
+    assert main(["runs", str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["run", "model", "blueprint", "done", "state", "steps", "train", "valid"] in lines
+    row = next(line for line in lines if line[:1] == ["qwen3"])
+    assert row == ["qwen3", "Qwen3-0.6B", "qwen3-0.6b", "corpus", "paused", "200/200", "3.250", "4.000"]
 
 
 def test_a_run_that_was_killed_was_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +14,7 @@ import pytest
 from chrysalis_mlx.doctor import network
 from chrysalis_mlx.doctor.network import hub, login, ollama, ollama_address
 from tests.doctor.test_frameworks import program
+from tests.serving import serving
 
 TOKEN = "hf_notARealTokenButSecret"
 
@@ -30,7 +30,7 @@ class Server:
 
 
 @contextmanager
-def serving(server: Server) -> Iterator[Server]:
+def answering(server: Server) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             server.paths.append(self.path)
@@ -43,15 +43,9 @@ def serving(server: Server) -> Iterator[Server]:
             """Say nothing."""
 
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
     server.address = f"http://127.0.0.1:{listener.server_port}"
-    try:
+    with serving(listener):
         yield server
-    finally:
-        listener.shutdown()
-        thread.join()
-        listener.server_close()
 
 
 @contextmanager
@@ -107,7 +101,7 @@ def test_what_ollama_host_means(host: str, address: str, loopback: bool) -> None
 
 
 def test_an_ollama_that_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(Server(body={"version": "0.12.3"})) as server:
+    with answering(Server(body={"version": "0.12.3"})) as server:
         monkeypatch.setenv("OLLAMA_HOST", server.address)
         found = ollama(5.0, offline=True)
         assert found.status == "ok"
@@ -127,7 +121,7 @@ def test_no_ollama(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", ["closed", "silent", "other"])
 def test_an_ollama_whose_server_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     program(tmp_path, "ollama", "echo 'Warning: client version is 0.12.3' >&2")
-    with silent() as address, serving(Server(body=["no", "ollama"])) as other:
+    with silent() as address, answering(Server(body=["no", "ollama"])) as other:
         place = {"closed": closed(), "silent": address, "other": other.address}[kind]
         monkeypatch.setenv("OLLAMA_HOST", place)
         found = ollama(5.0)
@@ -150,7 +144,7 @@ def test_an_ollama_that_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_hub_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(Server(status=404)) as server:
+    with answering(Server(status=404)) as server:
         at(monkeypatch, server.address)
         assert (hub().status, hub().found) == ("ok", f"{server.address} (HF_ENDPOINT) answers")
         server.status = 503
@@ -197,7 +191,7 @@ def test_a_password_in_the_address_is_not_shown(monkeypatch: pytest.MonkeyPatch)
 def test_offline_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    with serving(Server()) as server:
+    with answering(Server()) as server:
         at(monkeypatch, server.address)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         assert hub(offline=True).found == f"{server.address} (HF_ENDPOINT), not asked (--offline)"
@@ -228,7 +222,7 @@ def test_without_a_token() -> None:
 )
 def test_a_token(monkeypatch: pytest.MonkeyPatch, status: int, body: object, verdict: str, words: str) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    with serving(Server(status, body)) as server:
+    with answering(Server(status, body)) as server:
         at(monkeypatch, server.address)
         found = login()
     assert (found.status, words in found.found) == (verdict, True), found
@@ -238,7 +232,7 @@ def test_a_token(monkeypatch: pytest.MonkeyPatch, status: int, body: object, ver
 
 def test_a_token_that_was_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text(TOKEN)
-    with serving(Server(body={"name": "ada"})) as server:
+    with answering(Server(body={"name": "ada"})) as server:
         at(monkeypatch, server.address)
         assert login().found == "ada"
     assert server.tokens == [f"Bearer {TOKEN}"]

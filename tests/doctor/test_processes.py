@@ -39,7 +39,7 @@ def test_what_it_started_ends_with_it(tmp_path: Path) -> None:
     told = tmp_path / "pid"
     script = f"sleep 60 & echo $! > {told}; wait"
     assert run(["sh", "-c", script], 1.0).status is None
-    assert _is_gone(int(told.read_text()))
+    assert is_gone(int(told.read_text()))
 
 
 def test_end_all_ends_what_runs() -> None:
@@ -91,8 +91,9 @@ def test_a_file_beside_the_user_does_not_stand_in_for_a_package(
     assert list(ask("imports", "json5", limit=30.0).facts) == ["json5"]
 
 
-def _is_gone(pid: int) -> bool:
-    for _ in range(200):
+def is_gone(pid: int) -> bool:
+    """Whether a process ends, soon."""
+    for _ in range(500):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return True

@@ -20,6 +20,7 @@ import transformers
 
 from chrysalis_mlx.batches.tokens import Segment, read_segments
 from chrysalis_mlx.evaluation.general import general_segments
+from chrysalis_mlx.evaluation.journal import exclusive
 from chrysalis_mlx.evaluation.results import Evaluation, Score, Texts, read_evaluation
 from chrysalis_mlx.genome.text.format import GenomeFile, write_genome
 from chrysalis_mlx.llamacpp.server import LlamaServer
@@ -409,6 +410,40 @@ def test_the_table_fits_into_eighty_columns(
 def test_the_card_tells_of_it(grown: Path, evaluation: Evaluation) -> None:
     card = (grown / "export/README.md").read_text()
     assert f"| tuned | {evaluation.tuned.test.overall.perplexity:.3f} |" in card
+
+
+def test_two_evaluations_at_once_do_not_mix_up_what_they_are_answered(
+    run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in [run / "run.json", *(run / "evaluation").iterdir()]}
+    with exclusive(run / "evaluation"):
+        status, _, err = call(capfd, "eval", run, "--backend", "torch")
+    assert (status, "another process is evaluating this run" in err) == (1, True)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_texts_that_outgrow_the_context_or_a_window_that_mlx_lacks_are_cut_and_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny.tiny_gemma2(
+        tmp_path / "model", sliding_window=ROW_LENGTH, query_pre_attn_scalar=16, max_position_embeddings=160
+    )
+    write_inputs(tmp_path)
+    blueprint = BLUEPRINT.replace(f"continuation_tokens: {CONTINUED}", "continuation_tokens: 200")
+    (tmp_path / "blueprint.yaml").write_text(blueprint)
+    run = tmp_path / "run"
+    report(capfd, "corpus", run, *origin(tmp_path, model))
+    report(capfd, "train", run)
+    told = report(capfd, "eval", run)
+    fitting, *cut = told["notes"]
+    assert fitting == "continuations have 128 tokens: more do not fit into the model's context"
+    assert [note.split(":")[0] for note in cut] == ["base model", "tuned model"]
+    assert all("texts of 129 tokens exceed the model's sliding window of 128" in note for note in cut)
+    # 32 tokens of the beginning, and one more than the window has room for: the last one is not asked for again.
+    lengths = {len(tokens) for tokens in journal(run, "base")["continuations 0"]}
+    assert max(lengths) == ROW_LENGTH - 32 + 1
+    (run / "evaluation.json").unlink()
+    assert report(capfd, "eval", run)["notes"] == told["notes"]  # though nothing was asked again
 
 
 @pytest.mark.parametrize("template", [None, "{{ raise_exception('ask me nothing') }}"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,34 @@ def test_an_opened_run_tells_the_same_and_skips_what_is_done(grown: cm.Run) -> N
     assert (again.corpus, again.training, again.export) == (grown.corpus, grown.training, grown.export)
     assert again.evaluation == grown.evaluation
     assert [(stage.name, stage.skipped) for stage in again.grow()] == [(name, True) for name in STAGES[:4]]
+
+
+def test_an_evaluation_that_is_gone_or_damaged_is_an_error_with_a_way_out(grown: cm.Run, tmp_path: Path) -> None:
+    run = cm.open_run(shutil.copytree(grown.directory, tmp_path / "run"))
+    file = run.directory / "evaluation.json"
+    whole = file.read_text()
+    older = json.dumps({"base": {"perplexity": 3.0}})
+    for content, told in ((None, "missing"), (whole[:-99], "damaged"), (older, "another version"), ("[]", "damaged")):
+        file.unlink(missing_ok=True)
+        if content is not None:
+            file.write_text(content)
+        with pytest.raises(cm.RunError, match=told) as caught:
+            _ = run.evaluation
+        assert caught.value.fix == f"measure again: chrysalis-mlx eval {run.directory}"
+    assert not run.evaluate().skipped
+    assert run.evaluation == grown.evaluation
+
+
+def test_what_another_process_recorded_is_seen_and_kept(grown: cm.Run, tmp_path: Path) -> None:
+    run = cm.open_run(shutil.copytree(grown.directory, tmp_path / "run"))
+    assert run.evaluate().skipped
+    other = cm.open_run(run.directory)
+    other.fuse(["Q8_0"])
+    again = run.evaluate()
+    assert run.evaluation is not None
+    assert (again.skipped, list(run.evaluation.files)) == (False, ["Q8_0"])
+    assert other.export is not None
+    assert run.record.stage("fuse")["inputs"]["types"] == "Q8_0"
 
 
 def test_stage_by_stage(tmp_path: Path, inputs: Path, tiny_model: Path) -> None:

@@ -234,12 +234,27 @@ def test_ollama_is_given_the_export(
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     status, out, err = call(capfd, "fuse", run, "--ollama", "larva:e2e")
     assert status == 0, err
+    assert out.splitlines()[-1] == "made in Ollama: larva:e2e"
     said = (tmp_path / "said").read_text()
     assert said == f"{run}/export create larva:e2e -f Modelfile\n" + (run / "export/Modelfile").read_text()
     program.unlink()
     status, out, err = call(capfd, "fuse", run, "--ollama", "larva:e2e")
     assert status == 0, err
-    assert f"run: ollama create larva:e2e -f {run}/export/Modelfile" in out
+    assert (
+        out.splitlines()[-1] == f"Ollama is not installed here; run: ollama create larva:e2e -f {run}/export/Modelfile"
+    )
+    assert "next:" not in out
+
+
+def test_what_to_do_next_is_told_last(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lines = {command: call(capfd, command, run)[1].splitlines() for command in ("grow", "fuse")}
+    for command, printed in lines.items():
+        assert printed[-3:] == [
+            f"next: chrysalis-mlx report {run}",
+            f"      chrysalis-mlx chat {run}",
+            f"      ollama create NAME -f {run}/export/Modelfile",
+        ], command
+        assert sum("ollama" in line for line in printed) == 1
 
 
 def test_an_unknown_type_is_told_and_the_finished_export_is_kept(run: Path, capfd: pytest.CaptureFixture[str]) -> None:

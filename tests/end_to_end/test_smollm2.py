@@ -27,6 +27,10 @@ evaluation: {max_rows: 8, continuations: 2, continuation_tokens: 16, prompts: [W
 export: {quantize: [F16, Q8_0, Q4_K_M], verify_positions: 64}
 """
 
+# Relative difference between the backends: 5e-6 of a loss and 8e-6 of a perplexity were measured. The genome is this
+# repository, so that with each change to it other tokens are measured; hence the margin, here and below.
+SAME_LOSS, SAME_PERPLEXITY = 4e-5, 6e-5
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(GGUF is None, reason="CHRYSALIS_SMOLLM2_GGUF names no file; scripts/test --slow fetches it"),
@@ -58,7 +62,7 @@ def test_the_losses_of_five_steps_agree_between_the_backends(runs: dict[str, Wor
         for backend, workspace in runs.items()
     }
     assert len(losses["mlx"]) == 5 + 2  # five steps, validated before the first and after the last
-    assert losses["mlx"] == pytest.approx(losses["torch"], rel=1e-4)
+    assert losses["mlx"] == pytest.approx(losses["torch"], rel=SAME_LOSS)
 
 
 def test_the_test_perplexity_falls_and_agrees_between_the_backends(runs: dict[str, Workspace]) -> None:
@@ -66,26 +70,29 @@ def test_the_test_perplexity_falls_and_agrees_between_the_backends(runs: dict[st
     for backend, workspace in runs.items():
         evaluate(workspace)
         found[backend] = read_evaluation(workspace.run.path("evaluation.json"))
-        assert found[backend].changes["test"].ratio < 1
+        assert found[backend].changes["test"].ratio < 0.95  # 0.856 was measured, and 0.991 of the general text
+        assert 0.95 < found[backend].changes["general"].ratio < 1.05
     for own, other in zip(found["mlx"].subjects, found["torch"].subjects, strict=True):
-        assert own.test.overall.perplexity == pytest.approx(other.test.overall.perplexity, rel=1e-4)
+        assert own.test.overall.perplexity == pytest.approx(other.test.overall.perplexity, rel=SAME_PERPLEXITY)
         assert own.general is not None
         assert other.general is not None
-        assert own.general.perplexity == pytest.approx(other.general.perplexity, rel=1e-4)
+        assert own.general.perplexity == pytest.approx(other.general.perplexity, rel=SAME_PERPLEXITY)
 
 
 def test_the_exported_files_do_what_the_trained_model_does(runs: dict[str, Workspace]) -> None:
     report = fuse(runs["mlx"])["report"]
     evaluate(runs["mlx"])
     files = read_evaluation(runs["mlx"].run.path("evaluation.json")).files
-    assert files["F16"].against["test"].ratio == pytest.approx(1, abs=1e-3)
-    assert files["Q8_0"].against["test"].ratio == pytest.approx(1, abs=0.02)
-    assert files["Q4_K_M"].against["test"].ratio == pytest.approx(1, abs=0.2)
-    assert report["fused"]["max_difference"] < 1e-4
+    # Measured on 256 tokens, and 128 general ones: within 3e-4, 0.008 and 0.056 of the tuned model. On so few tokens
+    # what a quantization costs varies: the intervals reach to 0.035 and 0.14.
+    for name, bound in (("F16", 1.5e-3), ("Q8_0", 0.05), ("Q4_K_M", 0.2)):
+        for texts in ("test", "general"):
+            assert files[name].against[texts].ratio == pytest.approx(1, abs=bound), (name, texts)
+    assert report["fused"]["max_difference"] < 4e-5  # 4.5e-6 was measured
     f16, q8, q4 = (report["gguf"][name] for name in ("F16", "Q8_0", "Q4_K_M"))
     for entry in (f16, q8, q4):
         assert entry["lines_equal"] == entry["lines"] == 200
-    assert f16["kl"] <= 1e-4
+    assert f16["kl"] <= 5e-5  # 7e-6 was measured
     assert f16["top1"] >= 0.995
     assert f16["kl"] < q8["kl"] < q4["kl"]
     assert f16["bits_per_weight"] > q8["bits_per_weight"] > q4["bits_per_weight"]

@@ -104,7 +104,7 @@ def test_changes_are_paired() -> None:
 def test_what_is_compared_with_a_file_is_what_the_file_was_asked() -> None:
     asked = Questions([[text(0, 50, "a", "x"), text(1, 30, "b", "y")]], [[text(0, 40, "", "")]])
     asked.test[0][0].segment.supervised[:7] = False
-    few = asked.for_file(20)
+    few = asked.for_file(20, 50)
     values = {item.number: -item.targets.astype(float) for item in asked.test[0]}
     whole = Found(values, {0: -asked.general[0][0].targets.astype(float)}, [], [])
     found = narrowed(whole, asked, few)

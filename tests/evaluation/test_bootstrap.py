@@ -42,6 +42,7 @@ def test_a_score_is_weighted_by_targets() -> None:
 def test_of_two_documents_the_interval_is_from_one_to_the_other() -> None:
     found = score(sums((2.0, 2), (9.0, 3)), seed=1, resamples=1000)
     assert found.interval == Interval(math.exp(1.0), math.exp(3.0))
+    assert str(found.interval) == "2.718 to 20.09"
 
 
 @pytest.mark.parametrize("resamples", [100, 999, 1000])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from chrysalis_mlx.batches.tokens import Segment
 from chrysalis_mlx.evaluation.predictors import FilePredictor
 from chrysalis_mlx.evaluation.prompts import Prompt
 from chrysalis_mlx.llamacpp.server import LlamaServer
@@ -40,6 +41,19 @@ def test_a_text_is_by_itself_though_it_begins_as_the_last_one(gguf_file: Path) -
     alone = asked(gguf_file, tokens)
     after_others = asked(gguf_file, tokens[:30], tokens[:77] + tokens[:10], tokens)
     assert alone[0].tolist() == after_others[-1].tolist()
+
+
+def test_a_sliding_window_remembers_nothing_of_another_text(tmp_path: Path) -> None:
+    """llama.cpp keeps states of such a model and takes them up again, also for a text that begins with other tokens."""
+    model = tiny.tiny_gemma2(tmp_path / "model", sliding_window=32, query_pre_attn_scalar=16)
+    file = export(model, tmp_path / "model.gguf").path
+    first, second = np.random.Generator(np.random.PCG64(0)).integers(3, V, (2, 32)).tolist()
+    spread = [Segment(np.array(text, np.int32), np.arange(32) % 2 == 1) for text in (first, second)]
+    with LlamaServer(file, context=64, threads=1, precise=True) as server:
+        after_another = predictor(server).target_logprobs([spread])[0][1]
+    with LlamaServer(file, context=64, threads=1, precise=True) as server:
+        alone = predictor(server).target_logprobs([spread[1:]])[0][0]
+    assert after_another.tolist() == alone.tolist()
 
 
 def test_the_numbers_are_those_of_the_whole_distribution(gguf_file: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from chrysalis_mlx.evaluation.journal import Journal
+from chrysalis_mlx.errors import RunError
+from chrysalis_mlx.evaluation.journal import Journal, exclusive
 
 
 def never() -> object:
@@ -74,3 +79,40 @@ def test_an_answer_that_fails_is_not_kept(file: Path) -> None:
     with pytest.raises(AssertionError):
         Journal(file, "k").get("test 3", never)
     assert file.read_bytes() == before
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from chrysalis_mlx.evaluation.journal import exclusive
+
+with exclusive(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_of_journals_is_one_process_s_until_it_ends_or_is_killed(tmp_path: Path) -> None:
+    folder = tmp_path / "run/evaluation"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLDS, folder], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match="another process is evaluating this run"), exclusive(folder):
+            pass
+        other.kill()
+    with exclusive(folder):
+        pass
+    with exclusive(folder):  # an end lets go, too
+        assert list(folder.iterdir()) == []
+
+
+def test_a_file_system_without_locks_is_no_reason_not_to_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with exclusive(tmp_path / "evaluation"):
+        assert (tmp_path / "evaluation").is_dir()

@@ -28,7 +28,10 @@ QUESTIONS = Questions(
     beginnings=[Beginning("train", "a", f"{n}", (n, n + 1), ()) for n in range(10)],
     prompts=[Prompt("a", (1,), 4), Prompt("b", (2,), 4)],
 )
-WORKS = ["test 0", "test 2", "general 0", "continuations 0", "continuations 8", "answers 0", "answers 1"]
+# Every piece of work, in order, with the tokens that it reads, or writes at most.
+READS = {"test 0": 3 + 4 + 2, "test 2": 1, "general 0": 3}
+WRITES = {"continuations 0": 8 * 3, "continuations 8": 2 * 3, "answers 0": 2 * 4, "answers 1": 2 * 4}
+WORKS = [*READS, *WRITES]
 
 
 class StoppedError(Exception):
@@ -36,10 +39,11 @@ class StoppedError(Exception):
 
 
 def asked(
-    file: Path, stops_after: int | None = None, seen: list[tuple[int, int]] | None = None
+    file: Path, stops_after: int | None = None, seen: dict[str, list[int]] | None = None
 ) -> tuple[Found, BigramEngine, list[str]]:
-    """Ask; `seen` gets how much of the progress bar was done before, and in all."""
+    """Ask; `seen` gets of each progress bar how much there is in all, how much was done before, and each advance."""
     engine, opened = BigramEngine(random_table(V)), []
+    pieces = 0
 
     @contextmanager
     def open_it() -> Iterator[Predictor]:
@@ -48,22 +52,28 @@ def asked(
         opened.append("closed")
 
     class Stops:
-        def __init__(self) -> None:
-            self.done = 0
+        def __init__(self, told: list[int]) -> None:
+            self.told = told
 
         def update(self, advance: int = 1, **fields: object) -> None:
-            self.done += advance
-            if self.done == stops_after:
+            nonlocal pieces
+            pieces += 1
+            self.told.append(advance)
+            if pieces == stops_after:
                 raise StoppedError
 
     @contextmanager
     def bar(description: str, total: int, *, completed: int = 0, unit: str = "") -> Iterator[Bar]:
-        assert description == "base model"
-        (seen if seen is not None else []).append((completed, total))
-        yield Stops()
+        assert unit == "token"
+        told = [total, completed]
+        (seen if seen is not None else {})[description] = told
+        yield Stops(told)
 
     opens: Opened = open_it
-    found = ask(QUESTIONS, opens, Journal(file, "k"), batch_size=2, limit=3, description="base model", progress=bar)
+    journal = Journal(file, "k")
+    found = ask(
+        QUESTIONS, opens, journal, rows_together=2, texts_together=8, limit=3, description="base model", progress=bar
+    )
     return found, engine, opened
 
 
@@ -94,15 +104,18 @@ def test_stopped_anywhere_it_asks_only_what_is_left_and_ends_the_same(tmp_path: 
         asked(tmp_path / "stopped.jsonl", stops_after)
     journal = Journal(tmp_path / "stopped.jsonl", "k")
     assert [work for work in WORKS if work in journal] == WORKS[:stops_after]
-    seen: list[tuple[int, int]] = []
+    seen: dict[str, list[int]] = {}
     found, engine, opened = asked(tmp_path / "stopped.jsonl", seen=seen)
     assert equal(found, whole)
     assert (tmp_path / "stopped.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert engine.batches == len([work for work in WORKS[stops_after:] if work.split()[0] in ("test", "general")])
-    if stops_after == len(WORKS):
-        assert (opened, seen) == ([], [])  # no model is loaded for nothing
-    else:
-        assert seen == [(stops_after, len(WORKS))]
+    assert opened == ([] if stops_after == len(WORKS) else ["open", "closed"])  # no model is loaded for nothing
+    expected = {}
+    for verb, works in (("reads", READS), ("writes", WRITES)):
+        left = [tokens for name, tokens in works.items() if name in WORKS[stops_after:]]
+        if left:
+            expected[f"base model {verb}"] = [sum(works.values()), sum(works.values()) - sum(left), *left]
+    assert seen == expected
 
 
 def test_numbers_come_back_exactly_as_the_engine_gave_them(tmp_path: Path) -> None:

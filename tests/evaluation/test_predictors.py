@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
+from chrysalis_mlx.backends.base import Choose
+from chrysalis_mlx.errors import ModelError
 from chrysalis_mlx.evaluation.predictors import EnginePredictor, FilePredictor, drawn, likeliest
 from chrysalis_mlx.evaluation.prompts import Prompt
 from chrysalis_mlx.llamacpp.server import Completion
@@ -43,6 +46,27 @@ def test_nothing_more_is_generated_when_every_text_has_ended() -> None:
     engine = BigramEngine(cycle(V))
     assert predictor(engine, (3, 6)).continuations([[0, 1], [0, 4]], 99) == [[2], [5]]
     assert engine.steps == 4
+
+
+class Windowed(BigramEngine):
+    """It refuses texts of more than `window` tokens, as MLX does of models whose sliding window mlx-lm lacks."""
+
+    window = 4
+
+    def continued(self, prompts: npt.NDArray[np.int32], choose: Choose) -> Iterator[npt.NDArray[np.int32]]:
+        for length, tokens in enumerate(super().continued(prompts, choose), prompts.shape[1]):
+            if length > self.window:
+                raise ModelError(f"texts of {length} tokens exceed the window")
+            yield tokens
+
+
+def test_a_text_ends_where_it_outgrows_the_engine() -> None:
+    asked = predictor(Windowed(cycle(V)))
+    assert asked.continuations([[0, 1]], 3) == [[2, 3, 4]]
+    assert asked.cut is None
+    assert asked.continuations([[0, 1], [0, 4]], 9) == [[2, 3, 4], [5, 6, 7]]
+    assert asked.cut == "texts of 5 tokens exceed the window"
+    assert asked.answers(Prompt("?", (0, 1, 2, 3, 4), 9)) == ([], [])
 
 
 def test_an_answer_is_greedy_and_another_one_drawn() -> None:

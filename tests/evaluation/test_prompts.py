@@ -43,5 +43,10 @@ def test_prompt_and_answer_fit_into_the_context(tokenizer: Tokenizer) -> None:
     assert prompts(["Who?"], tokenizer, 8, length + 3)[0][0].limit == 3
     found, (note,) = prompts(["Who?"], tokenizer, 8, length)
     assert found == ()
-    assert note == "the prompt 'Who?' does not fit into the model's context and is left out"
-    assert prompts([""], with_template(tokenizer, None), 8, 512)[0] == ()
+    assert note == f"the prompt 'Who?' does not fit into the model's context of {length} tokens and is left out"
+    assert prompts([""], with_template(tokenizer, None), 8, 512) == ((), ["the prompt '' is empty and is left out"])
+
+
+def test_a_note_shows_the_beginning_of_a_long_prompt(tokenizer: Tokenizer) -> None:
+    _, (note,) = prompts(["x" * 5000], tokenizer, 8, 512)
+    assert note.startswith(f"the prompt '{'x' * 39}…' does not fit")

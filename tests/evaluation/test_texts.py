@@ -70,7 +70,7 @@ def test_targets_are_spread_over_repositories_framings_and_each_text() -> None:
 
 def test_a_file_is_asked_for_half_as_many_general_tokens_and_one_text_in_a_row() -> None:
     questions = Questions([[text(0), text(1)], [text(2)]], [[text(0, 90), text(1, 90)]], (), (Prompt("?", (1,), 3),))
-    few = questions.for_file(40)
+    few = questions.for_file(40, 512)
     assert {len(row) for row in (*few.test, *few.general)} == {1}
     assert sum(len(row[0].targets) for row in few.test) == 40
     assert sum(len(row[0].targets) for row in few.general) == 20
@@ -78,6 +78,14 @@ def test_a_file_is_asked_for_half_as_many_general_tokens_and_one_text_in_a_row()
     begun = Beginning("train", "a", "0", tuple(range(50)), ())
     assert Questions([[text(0, 70)]], [], (begun,), ()).longest(10) == 70
     assert Questions([[text(0, 70)]], [], (begun,), (Prompt("?", (1,) * 60, 30),)).longest(21) == 90
+
+
+def test_a_file_is_asked_for_nothing_that_its_context_has_no_room_for() -> None:
+    questions = Questions([[text(0, 40)], [text(1, 39)], [text(2, 42)]], [[text(0, 40)]])
+    few = questions.for_file(1000, 40)
+    assert {row[0].number: int(row[0].targets[-1]) for row in few.test} == {0: 38, 1: 38, 2: 38}
+    assert [int(row[0].targets[-1]) for row in few.general] == [38]
+    assert int(questions.test[0][0].targets[-1]) == 39  # an engine is asked for it
 
 
 def test_the_fingerprint_is_of_every_token_and_of_nothing_else() -> None:

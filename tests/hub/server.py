@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import yaml
 
 from tests.hub.store import Account, Repository, git_oid, is_large, sha256
+from tests.serving import serving
 
 WRITER, READER = "hf_writer", "hf_reader"
 
@@ -115,16 +116,10 @@ class Hub:
 
     @contextmanager
     def running(self) -> Iterator[Hub]:
-        threads = [threading.Thread(target=server.serve_forever, args=(0.02,)) for server in (self.front, self.storage)]
-        for thread in threads:
-            thread.start()
         try:
-            yield self
+            with serving(self.front), serving(self.storage):
+                yield self
         finally:
-            for server, thread in zip((self.front, self.storage), threads, strict=True):
-                server.shutdown()
-                thread.join()
-                server.server_close()
             for crash in self.crashes:
                 raise crash
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,15 @@ def talking_run(folder: Path) -> Path:
     workspace = Workspace.create(folder / "larva", Origin(genome, model=str(model), blueprint=str(blueprint)))
     train(workspace)
     return workspace.run.directory
+
+
+def without_base(larva: Path, folder: Path) -> Path:
+    """`folder`/run: a copy of a run whose base model is gone."""
+    run = Path(shutil.copytree(larva, folder / "run"))
+    record = json.loads((run / "run.json").read_text())
+    record["model"]["directory"] = str(folder / "gone")
+    write_json(run / "run.json", record)
+    return run
 
 
 def train(workspace: Workspace) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from chrysalis_mlx.progress import silent
 from chrysalis_mlx.run import Run
 from chrysalis_mlx.workspace import Origin, Workspace
 from tests.gguf.parity import export
-from tests.inference.runs import endless_model
+from tests.inference.runs import endless_model, without_base
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +54,7 @@ def test_a_type_that_needs_an_importance_matrix_has_no_base(larva: Path, tmp_pat
 
 
 def test_a_base_that_is_gone_is_told(larva: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(larva, run)
-    record = json.loads((run / "run.json").read_text())
-    record["model"]["directory"] = str(tmp_path / "gone")
-    (run / "run.json").write_text(json.dumps(record))
+    run = without_base(larva, tmp_path)
     with pytest.raises(ModelError, match=r"no config\.json"):
         base_gguf(Run.open(run), "F32", silent)
     assert not (cache_directory() / "base").exists()

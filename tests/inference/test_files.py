@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from chrysalis_mlx.inference.files import Exported, Manner, find_exported, manne
 from chrysalis_mlx.run import Run
 from tests import tiny
 from tests.gguf.parity import export
-from tests.inference.runs import endless_model
+from tests.inference.runs import endless_model, without_base
 
 
 def test_of_a_run_the_type_that_is_named_else_the_last(larva: Path) -> None:
@@ -68,12 +67,7 @@ def test_a_run_is_spoken_with_as_its_blueprint_and_the_models_makers_say(larva: 
 
 
 def test_without_the_base_a_run_still_talks(larva: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(larva, run)
-    record = json.loads((run / "run.json").read_text())
-    record["model"]["directory"] = str(tmp_path / "gone")
-    (run / "run.json").write_text(json.dumps(record))
-    manner = manner_of(find_exported(run))
+    manner = manner_of(find_exported(without_base(larva, tmp_path)))
     assert (manner.context, manner.system, manner.sampling) == (300, "You are a larva.", {})
 
 

@@ -50,10 +50,17 @@ def ask(
     return found
 
 
-def stop(program: subprocess.Popen[str], number: int) -> tuple[int, str, str]:
+def told(program: subprocess.Popen[str], lines: int) -> list[str]:
+    """The next lines of its output."""
+    assert program.stdout is not None
+    return [program.stdout.readline().rstrip("\n") for _ in range(lines)]
+
+
+def stop(program: subprocess.Popen[str], number: int) -> tuple[int, str]:
+    """Its exit status, and what it said on standard error."""
     program.send_signal(number)
-    out, err = program.communicate(timeout=60)
-    return program.returncode, out, err
+    _, err = program.communicate(timeout=60)
+    return program.returncode, err
 
 
 def chat_request(**options: Any) -> dict[str, Any]:
@@ -61,7 +68,7 @@ def chat_request(**options: Any) -> dict[str, Any]:
 
 
 def test_a_served_model_answers_as_openais_api_does(larva: Path) -> None:
-    with serving(larva, "--port", "0", "--quantize", "F32") as (program, host):
+    with serving(larva, "--port", "0", "--quantize", "F32", "--no-api-key") as (program, host):
         status, _, models = ask(host, "/v1/models")
         [model] = json.loads(models)["data"]
         assert (status, model["id"], model["meta"]["n_ctx"]) == (200, "larva", 512)
@@ -80,26 +87,71 @@ def test_a_served_model_answers_as_openais_api_does(larva: Path) -> None:
         props = json.loads(ask(host, "/props")[2])["default_generation_settings"]["params"]
         found = [round(props[name], 4) for name in ("temperature", "top_p", "top_k", "repeat_penalty")]
         assert found == [0.7, 0.9, 30, 1.1]
-        status, out, err = stop(program, signal.SIGINT)
+        _, curl, _, python = told(program, 4)
+        status, err = stop(program, signal.SIGINT)
         assert (status, err.splitlines()[-1]) == (0, "stopped")
         assert f"serving {larva}/export/model-F32.gguf" in err
-        curl, python = (line for line in out.splitlines() if line)
         assert curl.startswith(f"curl http://{host}/v1/chat/completions ")
         assert '"content": "You are a larva."' in curl
         assert f'base_url="http://{host}/v1"' in python
+        assert "CHRYSALIS_API_KEY" not in curl + python
 
 
 def test_the_curl_line_can_be_pasted(larva: Path) -> None:
     with serving(larva, "--port", "0", CHRYSALIS_API_KEY="secret word") as (program, _):
-        assert program.stdout is not None
-        lines = [program.stdout.readline() for _ in range(4)]
-        curl = lines[1].strip().replace('"model"', '"max_tokens": 4, "model"')
+        lines = told(program, 4)
         own = {**os.environ, "CHRYSALIS_API_KEY": "secret word", "no_proxy": "127.0.0.1"}
-        done = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, env=own, check=True)
+        done = subprocess.run(["bash", "-c", shortened(lines[1])], capture_output=True, text=True, env=own, check=True)
         assert json.loads(done.stdout)["model"] == "larva"
         assert "secret word" not in "".join(lines)
         [_, _, script] = shlex.split(lines[3])
         compile(script, "python -c", "exec")
+
+
+def shortened(curl: str) -> str:
+    return curl.replace('"model"', '"max_tokens": 4, "model"')
+
+
+def test_without_a_key_of_ones_own_there_is_a_new_one_each_time(larva: Path) -> None:
+    """A stranger's page can reach the port in two ways; neither gets anywhere."""
+    keys = []
+    for _ in range(2):
+        with serving(larva, "--port", "0") as (program, host):
+            _, export, _, curl = told(program, 4)
+            assert export.startswith("export CHRYSALIS_API_KEY=")
+            keys.append(export.partition("=")[2])
+            if len(keys) == 1:
+                # As a form is sent, without asking before; and under a name that points here (DNS rebinding).
+                too_deep = {"prompt": "a", "grammar": "root ::= " + "(" * 50_000 + '"a"' + ")" * 50_000}
+                for body in (chat_request(), too_deep):
+                    for headers in ({"Content-Type": "text/plain"}, {"Host": "evil.example:8080"}):
+                        assert ask(host, "/completion", body, headers)[0] == 401
+                own = {**os.environ, "no_proxy": "127.0.0.1"}
+                script = f"{export}\n{shortened(curl)}"
+                done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=own, check=True)
+                assert json.loads(done.stdout)["model"] == "larva"
+    assert len(set(keys)) == 2
+    assert min(map(len, keys)) == 32
+
+
+@pytest.mark.parametrize("key", [(), ("--no-api-key",)])
+def test_nothing_but_text_can_be_had(key: tuple[str, ...], larva: Path) -> None:
+    """What llama.cpp's server could do besides is off: files, tools, other models, other people's requests."""
+    with serving(larva, "--port", "0", *key) as (program, host):
+        right = {"Authorization": f"Bearer {told(program, 2)[1].partition('=')[2]}"}
+        for method, path in (
+            ("GET", "/slots"), ("POST", "/slots/0?action=save"), ("POST", "/props"), ("GET", "/metrics"),
+            ("GET", "/tools"), ("POST", "/tools"), ("GET", "/cors-proxy?url=http://127.0.0.1/"),
+            ("POST", "/models/load"), ("GET", "/"), ("GET", "/../run.json"),
+        ):  # fmt: skip
+            body = {"filename": "slot.bin", "model": "x"} if method == "POST" else None
+            assert ask(host, path, body, right, method)[0] in (403, 404, 501), path
+        picture = {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}
+        asked = {"messages": [{"role": "user", "content": [picture]}]}
+        status, _, said = ask(host, "/v1/chat/completions", asked, right)
+        assert status >= 400
+        assert "image input is not supported" in said
+        assert ask(host, "/props", None, right)[0] == 200
 
 
 def test_pages_of_others_read_nothing_and_a_key_is_asked_for(larva: Path) -> None:

@@ -106,20 +106,9 @@ def test_sampling_follows_the_seed(server: LlamaServer) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_stop_strings_and_limits_end_a_text(server: LlamaServer) -> None:
-    free = server.complete("def", max_tokens=12, temperature=1.0, seed=1)
-    assert free.finish == "limit"
-    assert len(free.tokens) == 12
-    stop = next(character for character in free.text[3:] if character.isascii())
-    stopped = server.complete("def", max_tokens=12, temperature=1.0, seed=1, stop=[stop])
-    assert stopped.finish == "word"
-    assert stopped.text == free.text[: free.text.index(stop)]
-
-
-def test_chat_is_the_template_and_a_completion(server: LlamaServer) -> None:
-    messages = [{"role": "user", "content": "Who are you?"}]
-    chat = server.chat(messages, max_tokens=5, temperature=0, seed=1)
-    assert chat == server.complete(server.apply_template(messages), max_tokens=5, temperature=0, seed=1)
+def test_the_limit_ends_a_text(server: LlamaServer) -> None:
+    completion = server.complete("def", max_tokens=12, temperature=1.0, seed=1)
+    assert (completion.finish, len(completion.tokens)) == ("limit", 12)
 
 
 def test_a_stream_is_the_completion_piece_by_piece(server: LlamaServer) -> None:

@@ -126,6 +126,9 @@ def test_sentencepiece_knows_the_tokens_that_its_settings_add(tmp_path: Path) ->
     ours = Tokenizer.open(directory)
     assert ours.encode("a<|im_end|>", special=False) == [*ours.encode("a", special=False), 512]
     assert ours.token_id("<|im_end|>") == 512
+    text = "<|im_end|>\n the wings 🦋<|im_end|> a  b"
+    assert ours.decode(ours.encode(text)) == text
+    assert ours.decode([*ours.encode("a b"), 600]) == "a b"  # an embedding may have rows that no token belongs to
 
 
 SPANS = [

@@ -16,7 +16,7 @@ from chrysalis_mlx.report.watch import WatchServer
 from chrysalis_mlx.run import Run
 from tests.report import cases
 from tests.report.conftest import write_metrics
-from tests.report.test_watch import serving
+from tests.serving import serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -136,6 +136,15 @@ def test_day_and_night_differ(browser: Browser, pages: dict[str, Path]) -> None:
         assert light != dark
     assert shown[0][0] == "rgb(251, 250, 247)"
     assert shown[1][0] == "rgb(20, 22, 26)"
+
+
+def test_on_paper_there_is_nothing_to_click(browser: Browser, pages: dict[str, Path]) -> None:
+    shown = "(name) => getComputedStyle(document.querySelector(name)).display"
+    with looking(browser, 1440) as (page, _, _):
+        page.goto(pages["finished"].as_uri())
+        assert page.evaluate(shown, "nav") == "flex"
+        page.emulate_media(media="print")
+        assert [page.evaluate(shown, name) for name in ("nav", ".skip", ".verdict")] == ["none", "none", "block"]
 
 
 def test_a_wide_table_scrolls_in_its_own_box(browser: Browser, pages: dict[str, Path]) -> None:

@@ -15,6 +15,7 @@ from chrysalis_mlx.report import plots
 from chrysalis_mlx.report.curves import Training, training_of
 from chrysalis_mlx.report.facts import Facts
 from chrysalis_mlx.report.material import Part
+from chrysalis_mlx.report.measured import Measured
 from chrysalis_mlx.report.svg import Plot
 from tests.report import cases
 
@@ -29,7 +30,7 @@ def training() -> Training:
 
 @pytest.fixture(scope="module")
 def drawn(training: Training) -> list[Plot]:
-    rows = [plots.Measured("test texts", cases.score(17.2), cases.score(14.7))]
+    rows = [Measured("test texts", cases.score(17.2), cases.score(14.7))]
     found = [
         plots.loss_plot(training),
         plots.rate_plot(training),
@@ -173,7 +174,7 @@ def test_names_of_strangers_are_text() -> None:
 
 def test_intervals_are_told(drawn: list[Plot]) -> None:
     assert drawn[5].alternative == "test texts: before 17.20 (16.51 to 17.89), after 14.70 (14.11 to 15.29)."
-    bare = plots.perplexity_plot([plots.Measured("A", cases.score(5.0, None), cases.score(4.0, None))])
+    bare = plots.perplexity_plot([Measured("A", cases.score(5.0, None), cases.score(4.0, None))])
     assert bare is not None
     assert bare.alternative == "A: before 5.000, after 4.000."
 
@@ -181,7 +182,7 @@ def test_intervals_are_told(drawn: list[Plot]) -> None:
 @pytest.mark.parametrize("perplexity", [math.inf, math.nan, 1e300])
 def test_a_perplexity_that_is_no_number_is_told(perplexity: float) -> None:
     worse = Score(perplexity, math.inf, 10, 2, Interval(perplexity, perplexity))
-    plot = plots.perplexity_plot([plots.Measured("A", cases.score(5.0), worse)])
+    plot = plots.perplexity_plot([Measured("A", cases.score(5.0), worse)])
     assert plot is not None
     assert ("after not finite (not finite to not finite)" in plot.alternative) == (perplexity != 1e300)
     assert "before" in texts(plot)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
+import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,20 +14,9 @@ import pytest
 from chrysalis_mlx.errors import RunError, UsageError
 from chrysalis_mlx.report.watch import WatchServer, state_of
 from chrysalis_mlx.run import Run
+from tests.serving import serving
 
 Answer = tuple[int, dict[str, str], str]
-
-
-@contextmanager
-def serving(server: WatchServer) -> Iterator[WatchServer]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def ask(server: WatchServer, path: str = "/", *, host: str | None = None, method: str = "GET") -> Answer:
@@ -108,6 +97,7 @@ def test_a_run_that_is_damaged_meanwhile_is_told(begun: Run) -> None:
 def test_it_listens_to_this_machine_alone(begun: Run) -> None:
     with serving(WatchServer([begun.directory], lambda state: "page")) as server:
         assert server.socket.getsockname()[0] == "127.0.0.1"
+        assert 5 <= server.RequestHandlerClass.timeout <= 60
         port = server.server_address[1]
         with pytest.raises(UsageError, match=f"^port {port} cannot be had: Address already in use"):
             WatchServer([begun.directory], lambda state: "page", port)
@@ -138,3 +128,73 @@ def test_a_state_needs_no_run(tmp_path: Path) -> None:
     assert state_of([tmp_path]) == state_of([tmp_path / "nothing"])
     with pytest.raises(RunError):
         Run.open(tmp_path)
+
+
+def test_a_page_that_takes_long_is_made_seldom_and_never_lost(begun: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten million steps take minutes to be read: the training needs the processor more than the page does."""
+    now = [100.0]
+    monkeypatch.setattr("chrysalis_mlx.report.watch.time.monotonic", lambda: now[0])
+    made: list[str] = []
+
+    def page(state: str) -> str:
+        now[0] += 2.0
+        made.append(state)
+        return f"page {len(made)}"
+
+    with serving(WatchServer([begun.directory], page)) as server:
+        assert ask(server)[2] == "page 1"
+        begun.path("evaluation.json").write_text("{}")
+        now[0] += 17.0
+        assert (ask(server, "/state")[2], ask(server)[2]) == (made[0], "page 1")  # they still agree
+        now[0] += 2.0
+        assert ask(server, "/state")[2] == state_of([begun.directory]) != made[0]
+        assert ask(server)[2] == "page 2"
+
+
+def test_clients_that_say_nothing_do_not_stay(begun: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chrysalis_mlx.report.watch._Handler.timeout", 0.5)
+    before = threading.active_count()
+    with serving(WatchServer([begun.directory], lambda state: "page")) as server:
+        silent = [socket.create_connection(server.server_address[:2], timeout=30) for _ in range(60)]
+        for number, connection in enumerate(silent):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: " if number % 2 else b"")
+        assert ask(server)[0] == 200
+        assert [connection.recv(100) for connection in silent] == [b""] * 60
+        for connection in silent:
+            connection.close()
+    assert threading.active_count() == before
+
+
+def test_a_client_that_does_not_read_is_left_without_a_word(
+    begun: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("chrysalis_mlx.report.watch._Handler.timeout", 0.2)
+    before = threading.active_count()
+    server = WatchServer([begun.directory], lambda state: "x" * (32 << 20))
+    with serving(server), socket.create_connection(server.server_address[:2]) as connection:
+        connection.sendall(f"GET / HTTP/1.0\r\nHost: 127.0.0.1:{server.server_address[1]}\r\n\r\n".encode())
+        assert ask(server)[0] == 200
+        for _ in range(500):
+            if threading.active_count() == before + 1:  # the server's own
+                break
+            threading.Event().wait(0.02)
+        assert threading.active_count() == before + 1
+    assert capfd.readouterr().err == ""
+
+
+def test_a_run_that_is_deleted_and_replaced_meanwhile(begun: Run) -> None:
+    def page(state: str) -> str:
+        return Run.open(begun.directory).record["name"]
+
+    begun.record["name"] = "first"
+    begun.save()
+    with serving(WatchServer([begun.directory], page)) as server:
+        first = ask(server, "/state")[2]
+        assert ask(server)[2] == "first"
+        shutil.rmtree(begun.directory)
+        assert ask(server, "/state")[2] != first
+        status, _, text = ask(server)
+        assert (status, text.split("\n")[0]) == (503, "this is not a run directory")
+        begun.path("run.json").parent.mkdir()
+        begun.path("run.json").write_text('{"schema": 1, "stages": true, "name": "second"}')
+        assert ask(server)[2] == "second"

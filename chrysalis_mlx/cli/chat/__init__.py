@@ -8,17 +8,12 @@ from pathlib import Path
 
 import click
 
-from chrysalis_mlx.cli.options import Exported, TypeName
+from chrysalis_mlx.cli.options import context_option, exported_argument, quantize_option
 
 
 @click.command(name="chat")
-@click.argument("model", metavar="RUN|FILE.gguf", type=Exported())
-@click.option(
-    "--quantize",
-    type=TypeName(),
-    metavar="TYPE",
-    help="Which of the run's GGUFs; without it, the one the Modelfile names.",
-)
+@exported_argument
+@quantize_option
 @click.option(
     "--backend",
     type=click.Choice(["llamacpp", "mlx", "torch"]),
@@ -31,7 +26,7 @@ from chrysalis_mlx.cli.options import Exported, TypeName
 @click.option("--top-p", type=click.FloatRange(0.0, 1.0), help="Without it, what the makers recommend.")
 @click.option("--seed", type=click.IntRange(0), help="The same questions get the same answers; else they differ.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Of an answer; without it, to its end.")
-@click.option("--context", type=click.IntRange(16), metavar="N", help="Tokens; without it the model's, at most 8192.")
+@context_option
 def command(
     model: Path,
     quantize: str | None,

@@ -58,7 +58,7 @@ class Commands:
         elif name == "/help":
             for command, meaning in HELP.items():
                 note(f"  {command:14}{meaning}")
-            note('  A line that ends with "\\" goes on; one that begins with a space is never a command.')
+            note('  A line that ends with "\\" goes on; one with a space in front is no command.')
         else:
             raise UsageError(f"there is no command {name}", fix="/help lists them")
         return None

@@ -10,6 +10,7 @@ from functools import partial
 import click
 
 from chrysalis_mlx.cli.output import printable
+from chrysalis_mlx.report.words import visible
 
 _LOOKS: dict[str, Callable[[str], str]] = {
     "you": partial(click.style, bold=True),
@@ -30,8 +31,7 @@ def styled(text: str, look: str) -> str:
 def show(text: str) -> None:
     """A piece of a model's text on standard output, at once; what a terminal would obey is escaped."""
     if sys.stdout.isatty():
-        # A tab moves the cursor and no more, and code without its tabs is another code.
-        text = "\t".join(printable(part, lines=True) for part in text.split("\t"))
+        text = visible(text)  # with its tabs: they move the cursor and no more, and code without them is another code
     # Bytes: of a text, click takes away what looks like a colour where it writes to a file.
     click.echo(text.encode("utf-8", "replace"), nl=False)
 

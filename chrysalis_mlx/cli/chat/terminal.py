@@ -10,7 +10,7 @@ import click
 from chrysalis_mlx.cli.chat.commands import NAMES, Commands
 from chrysalis_mlx.cli.chat.editor import Editor
 from chrysalis_mlx.cli.chat.screen import complain, note, show, styled
-from chrysalis_mlx.cli.output import console, printable
+from chrysalis_mlx.cli.output import console
 from chrysalis_mlx.errors import ChrysalisError
 from chrysalis_mlx.inference.chat import Chat
 from chrysalis_mlx.llamacpp.server import Piece
@@ -105,4 +105,4 @@ def _told(last: Piece, seconds: float) -> str:
         parts.append(f"{rate:.0f} tokens/s" if rate >= 10 else f"{rate:.1f} tokens/s")
     if last.finish in _ENDS:
         parts.append(_ENDS[last.finish])
-    return printable(", ".join(parts))
+    return ", ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -117,4 +118,10 @@ def _show(report: BuildReport, rules: FileRules) -> None:
     if empty:
         types = " ".join(sorted(rules.text + rules.notebook + rules.table))
         console().print(f"note: nothing was taken from {', '.join(empty)}; the types are {types}", markup=False)
+    reasons = sum((Counter(item.left_out) for item in report.repositories), Counter[str]())
+    if reasons:
+        told = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
+        say(f"left out: {told}; file by file in {manifest_path(report.path)}")
+    if reasons["secret"]:
+        say("no secret? put `# pragma: allowlist secret` on its line, or use --allow-secrets")
     say(f"{report.path}: {report.files:,} files, {report.bytes:,} bytes", f"sha256 {report.sha256}")

@@ -95,6 +95,8 @@ def make_reference(
     agreement = Vocabulary.from_directory(model.path, model.config).agreement
     hard = hard_strings("NFC" if agreement.nfc else None) + special_token_strings(list(tokenizer.special_tokens))
     (lines, hard), notes = _comparable(agreement, {"corpus lines": lines, "hard strings": hard})
+    most = model.context_length - 1  # llama.cpp has no room to go on from more than one token less
+    held_out = [Segment(segment.tokens[:most], segment.supervised[:most]) for segment in held_out]
     found = held_out_positions(engine, held_out, positions, row_length, progress=progress)
     return Reference(tokenizer, agreement, tuple(lines), tuple(hard), tuple(found), end_tokens(model), tuple(notes))
 

@@ -206,7 +206,8 @@ def _stage_inputs(run: Run) -> Iterator[Check]:
         if stage["status"] == "done":
             read = {what: sha256 for what, sha256 in stage["inputs"].items() if what in known or "/" in what}
             others = [what for what in read if read[what] != known.get(what)]
-            note = f"it was made from another {', '.join(others)}" if others else ""
+            again = f"make it again: chrysalis-mlx {name} {run.directory}"
+            note = f"it was made from another {', '.join(others)}; {again}" if others else ""
             there = {what: known.get(what) for what in read}
             yield _compared(f"stage {name}: inputs", sha256_json(read), sha256_json(there), note)
 

@@ -109,6 +109,14 @@ def test_a_sound_file_passes_and_tells_all_of_it(model: Model, tmp_path: Path) -
     assert told["notes"] == []
 
 
+def test_texts_as_long_as_the_context_of_the_model_are_compared(tmp_path: Path) -> None:
+    """llama.cpp has no room for the last token of one."""
+    directory = tiny.tiny_llama(tmp_path / "model", max_position_embeddings=96)
+    reference = reference_of(directory, positions=400)
+    assert max(len(position.context) for position in reference.positions) == 94
+    assert verify(directory, tmp_path / "model.gguf", reference).failures == ()
+
+
 def test_the_perplexity_is_of_the_tokens_that_follow(model: Model, tmp_path: Path) -> None:
     """Of each target, also where it is improbable or half a character."""
     directory = model.directory

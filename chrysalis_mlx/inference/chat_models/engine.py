@@ -10,16 +10,16 @@ import numpy as np
 
 from chrysalis_mlx.backends.base import Engine
 from chrysalis_mlx.export.gate.ends import end_tokens
+from chrysalis_mlx.inference.chat_models.protocol import as_text
 from chrysalis_mlx.inference.conversation import Message
 from chrysalis_mlx.inference.decoding import Decoder
 from chrysalis_mlx.inference.sampling import Sampler
-from chrysalis_mlx.inference.talkers.talker import as_text
 from chrysalis_mlx.llamacpp.server import Piece
 from chrysalis_mlx.models.directory import ModelDirectory
 
 
-class EngineTalker:
-    """See `Talker`.
+class EngineChatModel:
+    """See `ChatModel`.
 
     Args:
         engine: the model.

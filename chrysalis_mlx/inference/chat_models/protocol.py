@@ -9,7 +9,7 @@ from chrysalis_mlx.inference.conversation import Message
 from chrysalis_mlx.llamacpp.server import Piece
 
 
-class Talker(Protocol):
+class ChatModel(Protocol):
     """A model in memory.
 
     Attributes:

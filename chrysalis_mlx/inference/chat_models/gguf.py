@@ -6,13 +6,13 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 from chrysalis_mlx.gguf.keys import read_keys
+from chrysalis_mlx.inference.chat_models.protocol import as_text
 from chrysalis_mlx.inference.conversation import Message
-from chrysalis_mlx.inference.talkers.talker import as_text
 from chrysalis_mlx.llamacpp.server import LlamaServer, Piece
 
 
-class GGUFTalker:
-    """See `Talker`. What the model thinks stays in the text.
+class GGUFChatModel:
+    """See `ChatModel`. What the model thinks stays in the text.
 
     Args:
         file: the GGUF.
