@@ -23,9 +23,6 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 STATS = r"(\d+) tokens?(, [\d.]+ tokens/s)?[^\r\n]*\r\n"
 
-# Python warns of forkpty, which pexpect calls, in a process with threads: other tests' frameworks leave some behind.
-pytestmark = pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def larva(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -59,7 +59,6 @@ def test_a_template_that_fails_is_told_and_never_obeyed(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
 def test_a_template_without_end_is_left_with_ctrl_c(exported: Path, tmp_path: Path) -> None:
     loop = "{% for i in range(2000000000) %}{% for j in range(2000000000) %}{% endfor %}{% endfor %}"
     file = with_template(exported, loop, tmp_path / "model.gguf")

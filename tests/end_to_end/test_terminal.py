@@ -17,9 +17,6 @@ PROGRAM = [sys.executable, "-m", "chrysalis_mlx"]
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _STAGES = ("corpus", "train", "eval", "fuse")
 
-# Python warns of forkpty, which pexpect calls, in a process with threads: other tests' frameworks leave some behind.
-pytestmark = pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
-
 
 def environment(**own: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
