@@ -6,6 +6,7 @@ default, a one-line meaning and, where it has one, a range; `load.py` turns YAML
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -311,6 +312,12 @@ class ExportSection:
     )
     verify_lines: int = option(200, "corpus lines whose token ids are compared", minimum=1)
     verify_positions: int = option(256, "held-out positions whose distributions are compared", minimum=1)
+
+    @property
+    def turns(self) -> tuple[dict[str, str], ...]:
+        """`messages` as a conversation: each a role and its content."""
+        roles = itertools.cycle(("user", "assistant"))
+        return tuple({"role": role, "content": text} for role, text in zip(roles, self.messages, strict=False))
 
 
 @dataclass(frozen=True)

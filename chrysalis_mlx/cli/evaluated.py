@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from chrysalis_mlx.cli.output import out, say, table
 from chrysalis_mlx.evaluation.copying import COPIED
 from chrysalis_mlx.evaluation.results import Change, Evaluation, Interval, Score, Subject
+from chrysalis_mlx.report.words import plural
 
 _SHOWN = 10  # repositories, or framings, of which each is told
 
@@ -18,7 +19,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
     rows = [_row(item, changed.get(item.name, {}).get("test")) for item in evaluation.subjects]
     out().print(table("model", ">test perplexity", ">ratio", ">general", ">copies", rows=rows))
     whole = evaluation.tuned.test.overall
-    say(f"test: {whole.targets:,} tokens of {_documents(whole)}; ratio: tuned over base; in brackets: 95 %")
+    documents = plural(whole.documents, "document")
+    say(f"test: {whole.targets:,} tokens of {documents}; ratio: tuned over base; in brackets: 95 %")
     few = next(iter(evaluation.files.values()), None)
     if few:
         say(f"files: {few.test.overall.targets:,} of these tokens; ratio: over tuned on the very same")
@@ -66,10 +68,6 @@ def _show_changes(what: str, base: Mapping[str, Score], tuned: Mapping[str, Scor
 def _size(ratio: float) -> float:
     """How far a ratio is from 1, either way; what is no number is farthest."""
     return abs(math.log(ratio)) if 0 < ratio < math.inf else math.inf
-
-
-def _documents(score: Score) -> str:
-    return "1 document" if score.documents == 1 else f"{score.documents:,} documents"
 
 
 def _brackets(interval: Interval | None) -> str:

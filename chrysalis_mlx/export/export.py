@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -121,14 +120,13 @@ def _plan(directory: Path, tuned: Tuned, request: Request, given: Imatrix | None
 
 def _modelfile(gguf: Path, tuned: Tuned, request: Request) -> str:
     section, licence = request.section, tuned.lineage.base.licence
-    turns = zip(itertools.cycle(("user", "assistant")), section.messages, strict=False)
     return modelfile(
         gguf,
         tuned.model,
         system=section.system,
         context=section.context,
-        license_id=(licence.name or licence.id) if licence else None,
-        messages=[{"role": role, "content": text} for role, text in turns],
+        license_id=licence.title if licence else None,
+        messages=section.turns,
     )
 
 

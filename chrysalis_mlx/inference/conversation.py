@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 Message = dict[str, str]
-
-
-def examples(texts: Sequence[str]) -> tuple[Message, ...]:
-    """Turns of the user's and the model's by turns."""
-    return tuple(
-        {"role": role, "content": text}
-        for role, text in zip(itertools.cycle(("user", "assistant")), texts, strict=False)
-    )
 
 
 @dataclass(frozen=True)

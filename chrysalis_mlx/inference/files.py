@@ -12,7 +12,7 @@ from chrysalis_mlx.errors import ModelError, UsageError
 from chrysalis_mlx.export.lineage.proof import run_of
 from chrysalis_mlx.export.ollama.modelfile import MAX_CONTEXT, default_context, recommended_sampling
 from chrysalis_mlx.gguf.keys import read_keys
-from chrysalis_mlx.inference.conversation import Message, examples
+from chrysalis_mlx.inference.conversation import Message
 from chrysalis_mlx.models.directory import ModelDirectory
 from chrysalis_mlx.run import Run
 
@@ -122,7 +122,7 @@ def manner_of_run(run: Run, context: int | None = None) -> Manner:
 
 
 def _of_section(section: ExportSection, context: int, sampling: Mapping[str, float]) -> Manner:
-    return Manner(context, section.system, examples(section.messages), sampling)
+    return Manner(context, section.system, section.turns, sampling)
 
 
 def _of_keys(file: Path, context: int | None) -> Manner:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from chrysalis_mlx.export.lineage.base_model import Licence
 from chrysalis_mlx.export.lineage.lineage import Lineage
 from chrysalis_mlx.genome.git.remote import shown
 from chrysalis_mlx.genome.manifest import RepositoryRecord
@@ -71,7 +70,7 @@ def origin_of(lineage: Lineage, failed: Sequence[Mapping[str, Any]] = ()) -> Ori
     return Origin(
         base=lineage.source,
         revision=base.hub.commit if base.hub else None,
-        licence=_licence_name(licence) if licence else None,
+        licence=licence.title if licence else None,
         licence_told_by=licence.told_by if licence else None,
         model_files=dict(lineage.model_files),
         adapter_files=dict(lineage.adapter.files) if lineage.adapter else {},
@@ -81,10 +80,6 @@ def origin_of(lineage: Lineage, failed: Sequence[Mapping[str, Any]] = ()) -> Ori
         licences=dict(Counter(place.licence for place in places).most_common()),
         failed=tuple(f"{failure['name']}: {failure['reason']}" for failure in failed),
     )
-
-
-def _licence_name(licence: Licence) -> str:
-    return licence.name or licence.id
 
 
 def _place(record: RepositoryRecord) -> Place:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from chrysalis_mlx.inference.conversation import Conversation, Turn, examples
+from chrysalis_mlx.blueprint.schema import ExportSection
+from chrysalis_mlx.inference.conversation import Conversation, Turn
 
 
 def talk(*texts: str) -> Conversation:
-    conversation = Conversation("s", examples(["e", "f"]))
+    conversation = Conversation("s", ExportSection(messages=("e", "f")).turns)
     for n, text in enumerate(texts):
         if n % 2:
             conversation.answer(Turn("assistant", text, "tuned"))
@@ -22,7 +23,7 @@ def shown(conversation: Conversation) -> str:
 def test_system_and_examples_stand_before_what_was_said() -> None:
     assert shown(talk("1", "2", "3")) == "s:s u:e a:f u:1 a:2 u:3"
     assert Conversation().messages() == []
-    assert examples(["a", "b", "c"])[2] == {"role": "user", "content": "c"}
+    assert ExportSection(messages=("a", "b", "c")).turns[2] == {"role": "user", "content": "c"}
 
 
 def test_the_oldest_turns_are_left_out_down_to_the_last_question() -> None:

@@ -49,6 +49,11 @@ class Licence:
     name: str | None = None
     link: str | None = None
 
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.name or self.id
+
 
 @dataclass(frozen=True)
 class HubSnapshot:

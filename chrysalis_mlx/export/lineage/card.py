@@ -244,9 +244,8 @@ def _licences(lineage: Lineage) -> Iterator[str]:
     if licence is None:
         yield "The licence of the base model is not known here. Find it out before you pass this model on."
     else:
-        stated = licence.name or licence.id
         link = f" ({licence.link})" if licence.link and _LINK.fullmatch(licence.link) else ""
-        yield f"The base model's licence is {_text(stated)}{link}, as {_text(licence.told_by)} says."
+        yield f"The base model's licence is {_text(licence.title)}{link}, as {_text(licence.told_by)} says."
     if lineage.repositories:
         counts: dict[str, int] = {}
         for item in lineage.repositories:
